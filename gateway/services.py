@@ -1,0 +1,133 @@
+"""What all roles share: a name, counters, a heartbeat."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Protocol
+
+import structlog
+
+from gateway.errors import ServiceAwayError
+from gateway.store import Store
+from gateway.store.services import ServiceBeat, beat, forget
+
+log = structlog.get_logger()
+
+BEAT_S = 5.0
+"""Seconds between heartbeats."""
+GONE_S = 30.0
+"""Seconds after the last heartbeat when a role counts as gone."""
+
+
+class Role(Protocol):
+    """One of receive, dispatch, work, deliver, web."""
+
+    name: str
+
+    def run(self, stop: threading.Event) -> None:
+        """Serve until `stop` is set, then finish what is in hand and return."""
+
+
+class Counters:
+    """Counters and gauges of one process, safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._values: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, name: str, amount: float = 1) -> None:
+        """Add to a counter; `name` may carry labels: `instances_refused_total{status="A700"}`."""
+        with self._lock:
+            self._values[name] += amount  # type: ignore[assignment] # Counter is typed for int, works for float
+
+    def set(self, name: str, value: float) -> None:
+        """Set a gauge."""
+        with self._lock:
+            self._values[name] = value  # type: ignore[assignment] # as above
+
+    def snapshot(self) -> Mapping[str, float]:
+        """Return a copy."""
+        with self._lock:
+            return dict(self._values)
+
+
+class Heartbeat:
+    """Tells the database every `BEAT_S` that a role lives; a context manager around its run.
+
+    Parameters
+    ----------
+    store
+        Where the heartbeat goes.
+    role
+        Name of the role.
+    counters
+        Sent along.
+    """
+
+    def __init__(self, store: Store, role: str, counters: Counters) -> None:
+        self.service_id = str(uuid.uuid4())
+        self.counters = counters
+        self._store = store
+        self._role = role
+        self._started_at = datetime.now(UTC)
+        self._degraded: dict[str, str] = {}
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._beat_until_done, name=f"heartbeat-{role}", daemon=True)
+
+    def degraded(self, part: str, reason: str) -> None:
+        """Say that a part is away or slow; shown by /readyz and doctor until `recovered`."""
+        self._degraded[part] = reason
+
+    def recovered(self, part: str) -> None:
+        """Say that a part is back."""
+        self._degraded.pop(part, None)
+
+    def beat_now(self) -> None:
+        """Write one heartbeat."""
+        reasons = dict(self._degraded)
+        now = datetime.now(UTC)
+        with self._store.write() as connection:
+            beat(
+                connection,
+                ServiceBeat(
+                    id=self.service_id,
+                    role=self._role,
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
+                    started_at=self._started_at,
+                    seen_at=now,
+                    state="degraded" if reasons else "ready",
+                    reason="; ".join(f"{part}: {why}" for part, why in sorted(reasons.items())) or None,
+                    counters=self.counters.snapshot(),
+                ),
+            )
+
+    def __enter__(self) -> Heartbeat:
+        self._try_beat()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._done.set()
+        self._thread.join()
+        try:
+            with self._store.write() as connection:
+                forget(connection, self.service_id)
+        except ServiceAwayError:
+            log.warning("heartbeat.away")
+
+    def _beat_until_done(self) -> None:
+        while not self._done.wait(BEAT_S):
+            self._try_beat()
+
+    def _try_beat(self) -> None:
+        try:
+            self.beat_now()
+        except ServiceAwayError as error:
+            log.warning("heartbeat.away", reason=str(error))

@@ -1,0 +1,154 @@
+"""Engines for SQLite and PostgreSQL, and the `Store` that hands out transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from gateway.errors import DatabaseAwayError
+
+_BUSY_TIMEOUT_MS = 30_000
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime]):
+    """An aware datetime in UTC; naive values are refused."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Convert to UTC; SQLite keeps it without the offset."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive datetime reached the database")
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return an aware datetime in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Store:
+    """The database and the data folder.
+
+    Parameters
+    ----------
+    engine
+        SQLAlchemy engine.
+    data_dir
+        Folder against which the paths in the database are relative.
+    """
+
+    def __init__(self, engine: Engine, data_dir: Path) -> None:
+        self.engine = engine
+        self.data_dir = data_dir
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One snapshot; DatabaseAwayError when the database does not answer."""
+        with _away(), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction, committed on leaving; SQLite takes its write lock at the start, so that none is upgraded."""
+        with _away(), self.engine.connect() as connection:
+            writing = connection.execution_options(hybridmed_write=True)
+            with writing.begin():
+                yield writing
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def open_store(url: str, data_dir: Path) -> Store:
+    """Open the database; nothing connects before the first transaction.
+
+    Parameters
+    ----------
+    url
+        SQLAlchemy URL, `sqlite:///…` or `postgresql+psycopg://…` (`postgresql://` is read as the latter).
+    data_dir
+        The data folder; made if absent.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    parsed = sa.make_url(url)
+    if parsed.drivername in {"postgresql", "postgres"}:
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() == "sqlite":
+        engine = sa.create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000, "check_same_thread": False})
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+    else:
+        engine = sa.create_engine(parsed, pool_pre_ping=True, pool_size=10, connect_args={"connect_timeout": 5})
+    return Store(engine, data_dir)
+
+
+def insert_ignore(
+    connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, keys: Sequence[str]
+) -> int:
+    """Insert rows, leaving out those whose unique key stands already; return how many went in."""
+    if not rows:
+        return 0
+    insert = _insert(connection, table).on_conflict_do_nothing(index_elements=list(keys))
+    return sum(connection.execute(insert, row).rowcount for row in rows)
+
+
+def upsert(
+    connection: Connection, table: sa.Table, row: Mapping[str, Any], *, keys: Sequence[str], update: Sequence[str]
+) -> None:
+    """Insert a row, or update the columns `update` of the row whose unique key stands already."""
+    insert = _insert(connection, table).values(**row)
+    connection.execute(
+        insert.on_conflict_do_update(index_elements=list(keys), set_={name: insert.excluded[name] for name in update})
+    )
+
+
+def _insert(connection: Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+@contextmanager
+def _away() -> Iterator[None]:
+    """Turn a lost or refused connection into DatabaseAwayError."""
+    try:
+        yield
+    except sa.exc.OperationalError as error:
+        raise DatabaseAwayError(f"the database does not answer: {type(error.orig).__name__}") from error
+    except sa.exc.DBAPIError as error:
+        if error.connection_invalidated:
+            raise DatabaseAwayError("the database closed the connection") from error
+        raise
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+    # The driver's own transaction handling off: `begin` below decides, so that a write takes its lock at once.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",  # a committed row must outlive a power cut: the file that it stands for is then unlinked
+        "foreign_keys=ON",
+        f"busy_timeout={_BUSY_TIMEOUT_MS}",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    is_writing = connection.get_execution_options().get("hybridmed_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
