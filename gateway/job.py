@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal
 
+from gateway.errors import ConflictError
+
 Priority = Literal["stat", "routine"]
 
 
@@ -48,6 +50,12 @@ class Claim:
     owner: str
     """Who holds the lease; unique to this claim, so that a worker that lost and regained a job cannot mix them up."""
     lease_expires_at: datetime
+
+
+def require_transition(job_id: str, present: State, wanted: State) -> None:
+    """Raise ConflictError where `wanted` may not follow the present state."""
+    if wanted not in ALLOWED[present]:
+        raise ConflictError(f"job {job_id} is {present}: it cannot become {wanted}")
 
 
 def retry_delay(attempt: int, first: timedelta, limit: timedelta) -> timedelta:

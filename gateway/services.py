@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import structlog
@@ -23,6 +23,11 @@ BEAT_S = 5.0
 """Seconds between heartbeats."""
 GONE_S = 30.0
 """Seconds after the last heartbeat when a role counts as gone."""
+
+
+def gone_before(now: datetime) -> datetime:
+    """Return the time such that a role last seen before it counts as gone."""
+    return now - timedelta(seconds=GONE_S)
 
 
 class Role(Protocol):

@@ -1,10 +1,22 @@
 """Findings -> DICOM: SR, SEG and heat map, each rendered once and stored.
 
-assignment.py   what is being rendered: job, revision, predecessors; and the UIDs derived from them
-source.py       the source study's modules, copied unchanged
-sr.py           Comprehensive 3D SR, TID 1500
-seg.py          Segmentation
-heatmap.py      Grad-CAM as Secondary Capture
-picture.py      overlay pictures for people: PNG
-render.py       all of the above for one outcome
+assignment.py     what is being rendered: job, revision, predecessors; and the UIDs derived from them
+source.py         the source series' headers and the geometry of its planes
+modules.py        the source's patient, study and request attributes, copied byte for byte
+equipment.py      the algorithm as device observer, Algorithm Identification and Contributing Equipment
+procedure.py      Procedure Reported
+identity.py       what all objects share: UIDs, dates, options, the final encoding
+groups.py         measurement groups: TID 1501, 1410, 1411
+image_library.py  the images that hold findings
+sr.py             Comprehensive 3D SR, TID 1500
+seg.py            Segmentation
+picture.py        overlay pictures for people: PNG
+heatmap.py        Grad-CAM as Secondary Capture
+render.py         all of the above for one outcome
 """
+
+from gateway.report.identity import RenderedObject, RenderOptions, outcome_role
+from gateway.report.picture import render_pictures
+from gateway.report.render import render_outcome
+
+__all__ = ["RenderOptions", "RenderedObject", "outcome_role", "render_outcome", "render_pictures"]

@@ -144,12 +144,12 @@ job = sa.Table(
     sa.Column("lease_expires_at", UtcDateTime),
     sa.Column("reason", sa.Text),  # why it waits, is not evaluable, dead or cancelled
     sa.Column("requested_by", sa.String(16), nullable=False),  # dispatch | reprocess
-    sa.Column("algorithm", sa.JSON),  # name, version, weights_digest of what ran
-    sa.Column("summary", sa.JSON),  # findings without voxels, for lists
+    sa.Column("algorithm", sa.JSON(none_as_null=True)),  # name, version, weights_digest of what ran
+    sa.Column("summary", sa.JSON(none_as_null=True)),  # findings without voxels, for lists
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("started_at", UtcDateTime),
     sa.Column("finished_at", UtcDateTime),
-    sa.Column("trace_context", sa.JSON),  # W3C traceparent
+    sa.Column("trace_context", sa.JSON(none_as_null=True)),  # W3C traceparent
     sa.UniqueConstraint("study_instance_uid", "bundle", "revision"),
     sa.Index("ix_job_claim", "state", "priority", "available_at"),
 )

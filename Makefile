@@ -1,0 +1,44 @@
+# Everything runs in .venv, which the first command makes. `make` alone lists the targets.
+SHELL := bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test data lint quick environment programs constraints clean
+
+PYTHON_OF_VENV := .venv/bin/python
+PYTEST := $(PYTHON_OF_VENV) -m pytest
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+demo: ## start everything in one process tree, send three sample X-rays and show what comes out
+	@bash deploy/dev/environment.sh
+	@.venv/bin/hybridmed demo
+
+test: data environment programs ## lint, types and all tests; brings the services that they need
+	@$(MAKE) --no-print-directory lint
+	@$(PYTEST)
+
+data:
+	@if [ -d ../shared/data ]; then echo "data: ../shared/data present: all of it"; else echo "data: shipped samples only"; fi
+
+environment:
+	@bash deploy/dev/environment.sh dev
+
+programs:
+	@$(PYTHON_OF_VENV) -m deploy.dev.programs
+
+lint: environment ## ruff, its formatter and mypy
+	@$(PYTHON_OF_VENV) -m ruff check .
+	@$(PYTHON_OF_VENV) -m ruff format --check .
+	@$(PYTHON_OF_VENV) -m mypy
+
+quick: environment ## unit tests alone, which need no service
+	@$(PYTEST) tests/unit
+
+constraints: environment ## pin what pyproject.toml gained; remove lines from constraints.txt first to renew their pins
+	@$(PYTHON_OF_VENV) -m uv pip compile --quiet pyproject.toml --extra inference --group dev --group build \
+		--no-annotate --no-header --output-file constraints.txt
+
+clean: ## remove .venv, caches and the data of the demo
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist hybridmed-data
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

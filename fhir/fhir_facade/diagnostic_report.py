@@ -1,0 +1,123 @@
+"""One job's outcomes -> DiagnosticReport: one for each study and bundle, a new version for each revision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from pydicom.dataset import Dataset
+
+from fhir_facade.about import About
+from fhir_facade.codes import AI_ASSERTED, DICOM_UID, URI, concept, urn_oid
+from fhir_facade.imaging_study import accession_identifier
+from fhir_facade.observation import number, percent
+from fhir_facade.resource import Json, clean, present, reference
+from gateway.report.fhir_input import FhirInput
+from gateway.report.procedure import procedure_reported
+from gateway.store.studies import SeriesRow
+from inference.findings import Code, Finding, Findings, NotEvaluable, Outcome, Segment
+
+_RADIOLOGY: Json = {
+    "coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0074", "code": "RAD", "display": "Radiology"}]
+}
+_ANY_STUDY = Code("18748-4", "LN", "Diagnostic imaging study")
+_SHOWN_PER_SEGMENT = 3
+_UNVERIFIED = "Result of an algorithm, not verified by a person."
+
+
+def diagnostic_report_resource(finished: FhirInput, report_id: str, about: About, observations: Sequence[Json]) -> Json:
+    """Return the DiagnosticReport.
+
+    `preliminary` until a person verifies it; `amended` where it replaces an earlier revision.
+
+    Parameters
+    ----------
+    report_id
+        The same for all revisions.
+    observations
+        The resources that the report holds together.
+    """
+    order = accession_identifier(finished.study)
+    return present(
+        {
+            "resourceType": "DiagnosticReport",
+            "id": report_id,
+            "meta": {"security": [AI_ASSERTED]},
+            "identifier": _identifiers(finished),
+            "basedOn": [{"type": "ServiceRequest", "identifier": order}] if order else None,
+            "status": "amended" if finished.replaces else "preliminary",
+            "category": [_RADIOLOGY],
+            "code": report_code(finished.series, finished.outcomes),
+            "subject": about.subject,
+            "effectiveDateTime": about.effective,
+            "issued": about.issued,
+            "result": [reference("Observation", each["id"]) for each in observations],
+            "imagingStudy": [about.imaging_study],
+            "conclusion": conclusion(finished.outcomes),
+            "conclusionCode": _conclusion_codes(finished.outcomes),
+        }
+    )
+
+
+def report_code(series: Sequence[SeriesRow], outcomes: Sequence[Outcome]) -> Json:
+    """Return the LOINC code of the procedure, as the SR gives it in Procedure Reported."""
+    evaluated = {outcome.series_instance_uid for outcome in outcomes}
+    candidates = [each for each in series if each.series_instance_uid in evaluated] or [
+        each for each in series if not each.is_own
+    ]
+    for each in candidates:
+        header = Dataset()
+        header.Modality, header.BodyPartExamined = each.modality, each.body_part
+        code = procedure_reported(header)
+        if code.scheme == "LN":
+            return concept(code)
+    return concept(_ANY_STUDY)
+
+
+def conclusion(outcomes: Sequence[Outcome]) -> str:
+    """Return the result in words: the answers, the measurements, or why there are none."""
+    sentences = [sentence for outcome in outcomes for sentence in _sentences(outcome)]
+    return clean("\n".join([*dict.fromkeys(sentences), _UNVERIFIED]))
+
+
+def _identifiers(finished: FhirInput) -> list[Json]:
+    reports = (each for each in finished.artefacts if each.kind.startswith("sr-") and not each.variant)
+    uids = [{"system": DICOM_UID, "value": urn_oid(each.sop_instance_uid)} for each in reports if each.sop_instance_uid]
+    return [*uids, {"system": URI, "value": f"urn:uuid:{finished.job.job_id}"}]
+
+
+def _sentences(outcome: Outcome) -> Iterable[str]:
+    name = f"{outcome.algorithm.name} {outcome.algorithm.version}"
+    if isinstance(outcome, NotEvaluable):
+        yield f"{name}: not evaluable: {outcome.reason}"
+        return
+    if outcome.findings:
+        answers = (
+            f"{each.answer.code.meaning} ({percent(each.answer.probability):.0f} %)" for each in outcome.findings
+        )
+        yield f"{name}: {', '.join(answers)}."
+    for segment in outcome.segments:
+        if segment.measurements:
+            yield f"{name}: {segment.label}: {_measured(segment)}."
+    if not outcome.findings and not any(segment.measurements for segment in outcome.segments):
+        yield f"{name}: nothing found."
+
+
+def _answer(finding: Finding) -> str:
+    return f"{finding.answer.code.meaning} ({percent(finding.answer.probability):.0f} %)"
+
+
+def _measured(segment: Segment) -> str:
+    finite = [each for each in segment.measurements if math.isfinite(each.value)]
+    shown = (f"{each.quantity.meaning} {number(each.value)} {each.unit.value}" for each in finite[:_SHOWN_PER_SEGMENT])
+    return ", ".join(shown) or "no value is a number"
+
+
+def _conclusion_codes(outcomes: Sequence[Outcome]) -> list[Json]:
+    """Return the answers of the innermost levels, each once."""
+    codes: dict[Code, None] = {}
+    for outcome in outcomes:
+        if isinstance(outcome, Findings):
+            parents = {each.parent_id for each in outcome.findings}
+            codes |= {each.answer.code: None for each in outcome.findings if each.tracking_id not in parents}
+    return [concept(code) for code in codes]

@@ -1,0 +1,14 @@
+"""The command line: `hybridmed`.
+
+app.py      the commands, their groups and exit codes
+lists.py    studies, jobs, dead, deliveries
+bundles.py  bundles, train, evaluate, calibrate
+running.py  serve, send, reprocess, demo, db, doctor
+output.py   tables and JSON
+
+Exit codes: 0 done, 1 failed, 2 usage or settings, 3 not found, 4 a service is away.
+"""
+
+from gateway.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,41 @@
+"""The root command; errors become one sentence and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import gateway
+from gateway.cli import bundles, lists, running
+from gateway.cli.output import err, out
+from gateway.errors import GatewayError
+
+app = typer.Typer(
+    help="HybridMed Gateway: studies in by C-STORE, AI results out as DICOM SR, SEG and FHIR.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+running.add_to(app)
+lists.add_to(app)
+bundles.add_to(app)
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        out.print(gateway.__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; the exit code tells what kind of failure it was."""
+    try:
+        app()
+    except GatewayError as error:
+        err.print(f"[red]hybridmed:[/red] {error}", highlight=False)
+        sys.exit(error.exit_code)

@@ -1,0 +1,239 @@
+"""`studies`, `jobs`, `dead`, `deliveries`, `services`: what there is, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cli.output import out, print_json, print_record, print_rows
+from gateway.errors import GatewayError, NotFoundError
+from gateway.job import State
+from gateway.services import gone_before
+from gateway.store import deliveries, instances, jobs, results, services, studies
+from gateway.wiring import operator_store
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="At most so many rows, the newest first.")]
+
+studies_app = typer.Typer(help="Studies received, and what became of them.", no_args_is_help=True)
+jobs_app = typer.Typer(help="Jobs: one bundle over one study.", no_args_is_help=True)
+dead_app = typer.Typer(help="What could not be processed, with the reason.", no_args_is_help=True)
+deliveries_app = typer.Typer(help="Results on their way to destinations.", no_args_is_help=True)
+services_app = typer.Typer(help="Roles that run, on all hosts.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the groups to the root command."""
+    app.add_typer(studies_app, name="studies")
+    app.add_typer(jobs_app, name="jobs")
+    app.add_typer(dead_app, name="dead")
+    app.add_typer(deliveries_app, name="deliveries")
+    app.add_typer(services_app, name="services")
+
+
+@studies_app.command("list")
+def list_studies(
+    state: Annotated[str | None, typer.Option(help="receiving, routed or unrouted.")] = None,
+    modality: Annotated[str | None, typer.Option(help="With a series of this modality.")] = None,
+    limit: Limit = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List studies, the last received first."""
+    if state not in {None, "receiving", "routed", "unrouted"}:
+        raise typer.BadParameter("receiving, routed or unrouted", param_hint="--state")
+    which = studies.StudyFilter(state=state, modality=modality)  # type: ignore[arg-type] # checked above
+    with operator_store() as store, store.read() as connection:
+        rows = studies.list_studies(connection, which, limit=limit)
+    columns = [
+        ("Study Instance UID", lambda row: row.study_instance_uid),
+        ("State", lambda row: row.state),
+        ("Rev.", lambda row: row.revision),
+        ("From", lambda row: row.calling_ae),
+        ("Last instance", lambda row: row.last_received_at),
+        ("Description", lambda row: row.study_description),
+        ("Why", lambda row: row.state_reason),
+    ]
+    print_rows(rows, columns, as_json=as_json, empty="No study. Point a C-STORE at us, or run `hybridmed demo`.")
+
+
+@studies_app.command("show")
+def show_study(study_instance_uid: str, as_json: AsJson = False) -> None:
+    """Show a study with its series, jobs and results."""
+    with operator_store() as store, store.read() as connection:
+        found = studies.get_study(connection, study_instance_uid)
+        series = studies.list_series(connection, study_instance_uid)
+        its_jobs = jobs.list_jobs(connection, jobs.JobFilter(study_instance_uid=study_instance_uid), limit=1000)
+        artefacts = {row.id: results.list_artefacts(connection, row.id) for row in its_jobs}
+    record = {**asdict(found), "series": series, "jobs": its_jobs, "artefacts": artefacts}
+    if as_json:
+        print_json(record)
+        return
+    print_record(found, as_json=False)
+    out.print("\n[bold]Series[/bold]")
+    print_rows(series, _SERIES_COLUMNS, as_json=False, empty="-")
+    out.print("\n[bold]Jobs[/bold]")
+    print_rows(its_jobs, _JOB_COLUMNS, as_json=False, empty="None.")
+    for job_id, of_job in artefacts.items():
+        if of_job:
+            out.print(f"\n[bold]Results of {job_id}[/bold]")
+            print_rows(of_job, _ARTEFACT_COLUMNS, as_json=False, empty="-")
+
+
+@jobs_app.command("list")
+def list_jobs(
+    state: Annotated[list[State] | None, typer.Option(help="Only these states.")] = None,
+    study: Annotated[str | None, typer.Option(help="Only of this study.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="Only of this bundle.")] = None,
+    limit: Limit = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, the newest first."""
+    which = jobs.JobFilter(states=tuple(state or ()), study_instance_uid=study, bundle=bundle)
+    with operator_store() as store, store.read() as connection:
+        rows = jobs.list_jobs(connection, which, limit=limit)
+    print_rows(rows, _JOB_COLUMNS, as_json=as_json, empty="No job.")
+
+
+@jobs_app.command("show")
+def show_job(job_id: str, as_json: AsJson = False) -> None:
+    """Show a job, with its findings and artefacts."""
+    with operator_store() as store, store.read() as connection:
+        row = jobs.get_job(connection, job_id)
+        artefacts = results.list_artefacts(connection, job_id)
+    print_record({**asdict(row), "artefacts": [asdict(each) for each in artefacts]}, as_json=as_json)
+
+
+@jobs_app.command("cancel")
+def cancel_job(job_id: str) -> None:
+    """Cancel a job that has not ended; what it made is dropped."""
+    with operator_store() as store, store.write() as connection:
+        jobs.cancel(connection, job_id, datetime.now(UTC))
+    out.print(f"Cancelled {job_id}.")
+
+
+@dead_app.command("list")
+def list_dead(limit: Limit = 100, as_json: AsJson = False) -> None:
+    """List jobs given up and files that could not be indexed."""
+    with operator_store() as store, store.read() as connection:
+        dead = jobs.list_dead(connection, limit=limit)
+        quarantined = instances.list_quarantine(connection, limit=limit)
+    rows: Sequence[Mapping[str, Any]] = [
+        *({"kind": "job", "id": row.id, "at": row.finished_at, "of": row.bundle, "reason": row.reason} for row in dead),
+        *(
+            {"kind": "file", "id": str(row.id), "at": row.quarantined_at, "of": row.path, "reason": row.reason}
+            for row in quarantined
+        ),
+    ]
+    columns = [(name.capitalize(), _field(name)) for name in ("kind", "id", "at", "of", "reason")]
+    print_rows(rows, columns, as_json=as_json, empty="Nothing is dead.")
+
+
+@dead_app.command("retry")
+def retry_dead(
+    job_ids: Annotated[list[str] | None, typer.Argument(help="Jobs to queue again.")] = None,
+    retry_all: Annotated[bool, typer.Option("--all", help="All dead jobs.")] = False,
+) -> None:
+    """Queue dead jobs again, with all their tries."""
+    if bool(job_ids) == retry_all:
+        raise typer.BadParameter("name jobs, or say --all")
+    now = datetime.now(UTC)
+    refused = 0
+    with operator_store() as store:
+        with store.read() as connection:
+            wanted = job_ids or [row.id for row in jobs.list_dead(connection, limit=100_000)]
+        for job_id in wanted:
+            try:
+                with store.write() as connection:
+                    jobs.retry_dead(connection, job_id, now)
+                out.print(f"Queued {job_id}.")
+            except NotFoundError:
+                raise
+            except GatewayError as error:
+                refused += 1
+                out.print(f"Left {job_id}: {error}")
+    if refused:
+        raise typer.Exit(1)
+
+
+@deliveries_app.command("list")
+def list_deliveries(
+    state: Annotated[str | None, typer.Option(help="waiting, done, failed or cancelled.")] = None,
+    destination: Annotated[str | None, typer.Option(help="Only to this destination.")] = None,
+    limit: Limit = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List deliveries, the newest first."""
+    which = deliveries.DeliveryFilter(state=state, destination=destination)
+    with operator_store() as store, store.read() as connection:
+        rows = deliveries.list_deliveries(connection, which, limit=limit)
+    columns = [
+        ("Id", _attribute("id")),
+        ("Destination", _attribute("destination")),
+        ("State", _attribute("state")),
+        ("Tries", _attribute("attempts")),
+        ("Job", _attribute("job_id")),
+        ("Next try", lambda row: row.available_at if row.state == "waiting" else None),
+        ("Why", _attribute("reason")),
+    ]
+    print_rows(rows, columns, as_json=as_json, empty="No delivery: no result yet, or no HYBRIDMED_DESTINATIONS.")
+
+
+@deliveries_app.command("retry")
+def retry_deliveries(
+    ids: Annotated[list[int] | None, typer.Argument(help="Deliveries to try again.")] = None,
+    retry_all: Annotated[bool, typer.Option("--all", help="All failed deliveries.")] = False,
+) -> None:
+    """Try failed deliveries again."""
+    if bool(ids) == retry_all:
+        raise typer.BadParameter("name deliveries, or say --all")
+    with operator_store() as store, store.write() as connection:
+        count = deliveries.retry_failed(connection, datetime.now(UTC), ids=ids or None)
+    out.print(f"{count} deliveries wait again.")
+    if ids and not count:
+        raise NotFoundError("none of these deliveries is failed")
+
+
+@services_app.command("list")
+def list_services(as_json: AsJson = False) -> None:
+    """List the roles that beat."""
+    with operator_store() as store, store.read() as connection:
+        rows = services.list_services(connection, gone_before(datetime.now(UTC)))
+    columns = [(name.capitalize(), _attribute(name)) for name in ("role", "host", "pid", "state", "reason", "seen_at")]
+    print_rows(rows, columns, as_json=as_json, empty="No role runs: hybridmed serve")
+
+
+def _attribute(name: str) -> Any:
+    return lambda row: getattr(row, name)
+
+
+def _field(name: str) -> Any:
+    return lambda row: row[name]
+
+
+_SERIES_COLUMNS = [
+    ("Series Instance UID", _attribute("series_instance_uid")),
+    ("Modality", _attribute("modality")),
+    ("Instances", _attribute("instance_count")),
+    ("Body part", _attribute("body_part")),
+    ("Description", _attribute("series_description")),
+]
+_JOB_COLUMNS = [
+    ("Job", _attribute("id")),
+    ("State", _attribute("state")),
+    ("Bundle", _attribute("bundle")),
+    ("Rev.", _attribute("revision")),
+    ("Priority", _attribute("priority")),
+    ("Tries", _attribute("attempts")),
+    ("Made", _attribute("created_at")),
+    ("Why", _attribute("reason")),
+]
+_ARTEFACT_COLUMNS = [
+    ("Kind", _attribute("kind")),
+    ("SOP Instance UID", _attribute("sop_instance_uid")),
+    ("Bytes", _attribute("size_bytes")),
+    ("File", _attribute("path")),
+]

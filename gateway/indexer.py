@@ -1,0 +1,271 @@
+"""Stored instances -> rows, in batches; what a restart finds -> rows.
+
+The thread that does it outlives an absent database: files wait in `incoming/`, and receiving goes on. What cannot be
+indexed for good goes to `quarantine/` with a row that says why. Each step can be repeated: a kill between any two of
+them loses nothing and doubles nothing.
+
+```
+link incoming/… -> instances/ab/<digest>.dcm    durable under both names
+one transaction                                 rows of the whole batch
+unlink incoming/…
+```
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import assert_never
+
+import sqlalchemy as sa
+import structlog
+
+from gateway.errors import CannotUnderstandError, ServiceAwayError
+from gateway.header import InstanceHeader, read_header
+from gateway.services import Heartbeat
+from gateway.spool import Orphan, Spooled, reread, sync_folder
+from gateway.store import Store
+from gateway.store.instances import (
+    BatchOutcome,
+    ClosedAssociation,
+    OpenedAssociation,
+    QuarantinedFile,
+    ReceivedInstance,
+    add_quarantined,
+    close_associations,
+    index_batch,
+    lose_associations,
+    open_associations,
+)
+
+log = structlog.get_logger()
+
+BATCH = 200
+"""Most items of one transaction."""
+_FIRST_DELAY_S = 0.5
+_LONGEST_DELAY_S = 10.0
+_WAKE_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An instance on disk and its header."""
+
+    spooled: Spooled
+    header: InstanceHeader
+
+
+_Plain = OpenedAssociation | Arrival | ClosedAssociation
+Item = _Plain | Orphan
+
+
+class Indexer:
+    """Takes what the receiver reports, in order; a context manager around its thread, which drains at the end.
+
+    Parameters
+    ----------
+    store
+        Database and data folder.
+    heartbeat
+        Hears when the database or the disk is away; its counters are counted up.
+    """
+
+    def __init__(self, store: Store, heartbeat: Heartbeat) -> None:
+        self._store = store
+        self._heartbeat = heartbeat
+        self._counters = heartbeat.counters
+        self._queue: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
+
+    def __enter__(self) -> Indexer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._ending.set()
+        self._thread.join()
+
+    def submit(self, item: Item) -> None:
+        """Hand over something to be indexed; returns at once."""
+        self._queue.put(item)
+
+    def _run(self) -> None:
+        while batch := self._next_batch():
+            for stretch in _stretches(batch):
+                self._counters.set("hybridmed_index_waiting", self._queue.qsize() + len(batch))
+                if not self._until_done(partial(self._index, stretch)):
+                    log.warning("index.left", items=self._queue.qsize() + len(batch))
+                    return
+
+    def _next_batch(self) -> list[Item]:
+        """Return what waits, at most `BATCH`; empty once the end has come and nothing waits."""
+        batch: list[Item] = []
+        while not batch:
+            is_last_look = self._ending.is_set()
+            try:
+                batch.append(self._queue.get(timeout=0.0 if is_last_look else _WAKE_S))
+            except queue.Empty:
+                self._counters.set("hybridmed_index_waiting", 0)
+                if is_last_look:
+                    return []
+        while len(batch) < BATCH:
+            try:
+                batch.append(self._queue.get_nowait())
+            except queue.Empty:
+                break
+        return batch
+
+    def _until_done(self, action: Callable[[], None]) -> bool:
+        """Repeat until it goes through; False where the end came first: the files stay and a restart finds them."""
+        delay_s = _FIRST_DELAY_S
+        while True:
+            try:
+                action()
+            except (ServiceAwayError, OSError) as error:
+                part = "database" if isinstance(error, ServiceAwayError) else "disk"
+                reason = str(error) if isinstance(error, ServiceAwayError) else f"indexing: errno {error.errno}"
+                self._heartbeat.degraded(part, reason)
+                log.warning("index.waits", part=part, reason=reason, retry_s=delay_s)
+                if self._ending.wait(delay_s):
+                    return False
+                delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
+            else:
+                self._heartbeat.recovered("database")
+                self._heartbeat.recovered("disk")
+                return True
+
+    def _index(self, stretch: Orphan | Sequence[_Plain]) -> None:
+        if isinstance(stretch, Orphan):
+            self._adopt(stretch)
+        else:
+            self._index_plain(stretch)
+
+    def _index_plain(self, batch: Sequence[_Plain]) -> None:
+        opened: list[OpenedAssociation] = []
+        arrivals: list[Arrival] = []
+        closed: list[ClosedAssociation] = []
+        for item in batch:
+            match item:
+                case OpenedAssociation():
+                    opened.append(item)
+                case Arrival():
+                    arrivals.append(item)
+                case ClosedAssociation():
+                    closed.append(item)
+                case _:
+                    assert_never(item)
+        if opened:
+            with self._store.write() as connection:
+                open_associations(connection, opened)
+        self._index_arrivals(arrivals)
+        if closed:
+            with self._store.write() as connection:
+                close_associations(connection, closed)
+
+    def _index_arrivals(self, arrivals: Sequence[Arrival]) -> None:
+        """Index what is still in `incoming/`: a repeated try finds some of it done."""
+        waiting = [arrival for arrival in arrivals if arrival.spooled.path.exists()]
+        if not waiting:
+            return
+        received = [self._place(arrival) for arrival in waiting]
+        for folder in {(self._store.data_dir / one.path).parent for one in received}:
+            sync_folder(folder)
+        try:
+            with self._store.write() as connection:
+                outcome = index_batch(connection, received, datetime.now(UTC))
+        except sa.exc.DBAPIError as error:
+            # The database answers and will not have it. Alone, each instance shows whether it is the one.
+            if len(waiting) == 1:
+                self._quarantine(waiting[0].spooled, f"the database refused it: {type(error.orig).__name__}")
+            else:
+                for arrival in waiting:
+                    self._index_arrivals([arrival])
+            return
+        for arrival in waiting:
+            arrival.spooled.path.unlink(missing_ok=True)
+        self._count(outcome)
+
+    def _place(self, arrival: Arrival) -> ReceivedInstance:
+        """Give the file its final name besides the one it has."""
+        spooled = arrival.spooled
+        path = f"instances/{spooled.digest[:2]}/{spooled.digest}.dcm"
+        _link(spooled.path, self._store.data_dir / path)
+        return ReceivedInstance(
+            header=arrival.header,
+            digest=spooled.digest,
+            path=path,
+            size_bytes=spooled.size_bytes,
+            association_id=spooled.association_id,
+            calling_ae=spooled.calling_ae,
+            received_at=spooled.received_at,
+        )
+
+    def _adopt(self, orphan: Orphan) -> None:
+        """Index what a process that is gone left, then close its associations."""
+        files = orphan.files()
+        for start in range(0, len(files), BATCH):
+            arrivals = [self._reread(path) for path in files[start : start + BATCH]]
+            self._index_arrivals([arrival for arrival in arrivals if arrival is not None])
+        with self._store.write() as connection:
+            lost = lose_associations(connection, orphan.service_id, datetime.now(UTC))
+        orphan.release()
+        log.info("index.adopted", service_id=orphan.service_id, instances=len(files), associations_lost=lost)
+
+    def _reread(self, path: Path) -> Arrival | None:
+        try:
+            spooled = reread(path)
+            return Arrival(spooled, read_header(path))
+        except CannotUnderstandError as error:
+            facts = path.stat()
+            when = datetime.fromtimestamp(facts.st_mtime, UTC)
+            unread = Spooled(path, "", facts.st_size, path.stem.partition("_")[0], "", when)
+            self._quarantine(unread, error.comment)
+            return None
+
+    def _quarantine(self, spooled: Spooled, reason: str) -> None:
+        """Put a file aside, listed with the reason."""
+        path = f"quarantine/{spooled.path.name}"
+        _link(spooled.path, self._store.data_dir / path)
+        sync_folder(self._store.data_dir / "quarantine")
+        row = QuarantinedFile(path, spooled.size_bytes, reason, spooled.calling_ae, datetime.now(UTC))
+        with self._store.write() as connection:
+            add_quarantined(connection, row)
+        spooled.path.unlink(missing_ok=True)
+        self._counters.add("hybridmed_instances_quarantined_total")
+        log.error("instance.quarantined", path=path, reason=reason)
+
+    def _count(self, outcome: BatchOutcome) -> None:
+        self._counters.add("hybridmed_instances_indexed_total", outcome.added)
+        self._counters.add("hybridmed_instances_changed_total", outcome.changed)
+        self._counters.add("hybridmed_instances_repeated_total", outcome.repeated)
+        self._counters.add("hybridmed_studies_reopened_total", outcome.reopened)
+
+
+def _stretches(batch: Sequence[Item]) -> list[Orphan | list[_Plain]]:
+    """Split a batch at the orphaned folders: each is a step of its own, done before what came after it."""
+    stretches: list[Orphan | list[_Plain]] = []
+    for item in batch:
+        if isinstance(item, Orphan):
+            stretches.append(item)
+        elif stretches and isinstance(stretches[-1], list):
+            stretches[-1].append(item)
+        else:
+            stretches.append([item])
+    return stretches
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name; one that stands already is the same data set (its name is the digest)."""
+    if not target.parent.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sync_folder(target.parent.parent)
+    try:
+        target.hardlink_to(source)
+    except FileExistsError:
+        return

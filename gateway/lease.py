@@ -1,0 +1,99 @@
+"""Leases in hand are renewed by a thread, so that long work keeps what it holds."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import structlog
+
+from gateway.errors import LeaseLostError, ServiceAwayError
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+
+class Lease(Generic[T]):
+    """One lease in hand.
+
+    Parameters
+    ----------
+    claim
+        What is held.
+    """
+
+    def __init__(self, claim: T) -> None:
+        self.claim = claim
+        self._lost = threading.Event()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a renewal was refused: another holds it, or it was cancelled."""
+        return self._lost.is_set()
+
+    def lose(self) -> None:
+        """Note that a renewal was refused."""
+        self._lost.set()
+
+    def require(self) -> None:
+        """Raise LeaseLostError where the lease is lost."""
+        if self.is_lost:
+            raise LeaseLostError("the lease passed to another owner")
+
+
+class LeaseKeeper(Generic[T]):
+    """Renews the leases in hand; a context manager around the work.
+
+    Parameters
+    ----------
+    renew
+        Renews one claim; False where it is lost.
+    every_s
+        Seconds between renewals, well under the lease's length.
+    name
+        Of the thread.
+    """
+
+    def __init__(self, renew: Callable[[T], bool], every_s: float, name: str) -> None:
+        self._renew = renew
+        self._every_s = every_s
+        self._held: list[Lease[T]] = []
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._renew_until_done, name=name, daemon=True)
+
+    def hold(self, claim: T) -> Lease[T]:
+        """Keep a claim until `release`."""
+        lease = Lease(claim)
+        with self._lock:
+            self._held.append(lease)
+        return lease
+
+    def release(self, lease: Lease[T]) -> None:
+        """Stop renewing."""
+        with self._lock:
+            self._held.remove(lease)
+
+    def __enter__(self) -> LeaseKeeper[T]:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _renew_until_done(self) -> None:
+        while not self._done.wait(self._every_s):
+            with self._lock:
+                held = [lease for lease in self._held if not lease.is_lost]
+            for lease in held:
+                self._renew_one(lease)
+
+    def _renew_one(self, lease: Lease[T]) -> None:
+        try:
+            if not self._renew(lease.claim):
+                lease.lose()
+        except ServiceAwayError as error:
+            # Nobody else can take it either while the database is away.
+            log.warning("lease.renewal_failed", reason=str(error))

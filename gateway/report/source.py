@@ -1,0 +1,146 @@
+"""The source series: its headers, and one geometry record per evaluated plane.
+
+highdicom checks what it is given and refuses much of what hospitals send. It therefore sees only stand-ins that hold
+the geometry; the source's own patient and study attributes are put on afterwards, byte for byte (`modules.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+
+from gateway.errors import NotFoundError
+from inference.findings import SourceFrame
+
+_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
+_PIXEL_MEASURES = ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices")
+_LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+_PLACEHOLDERS = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSeries:
+    """What the results refer to."""
+
+    study: Dataset
+    """The header whose patient, study and request attributes are copied."""
+    images: Mapping[str, Dataset]
+    """Headers of the evaluated series by SOP Instance UID; empty when no series is named."""
+    paths: Mapping[str, Path]
+    """File of each of `images`."""
+
+    def header(self, frame: SourceFrame) -> Dataset:
+        """Return the header of the instance that holds `frame`.
+
+        Raises
+        ------
+        NotFoundError
+            No given file holds it.
+        """
+        try:
+            return self.images[frame.sop_instance_uid]
+        except KeyError:
+            raise NotFoundError("a source frame lies in none of the given files") from None
+
+
+def read_source(sources: Sequence[Path], series_instance_uid: str | None) -> SourceSeries:
+    """Read the headers of the evaluated series.
+
+    Parameters
+    ----------
+    sources
+        Part 10 files of the study; other series and files that are no DICOM are passed over.
+    series_instance_uid
+        The evaluated series; None takes the first file for patient and study.
+
+    Raises
+    ------
+    NotFoundError
+        No file belongs to the series, or none is DICOM.
+    """
+    images: dict[str, Dataset] = {}
+    paths: dict[str, Path] = {}
+    for path in sources:
+        header = _header(path)
+        if header is None:
+            continue
+        if series_instance_uid is None:
+            return SourceSeries(header, {}, {})
+        if header.get("SeriesInstanceUID") == series_instance_uid and "SOPInstanceUID" in header:
+            images[header.SOPInstanceUID] = header
+            paths[header.SOPInstanceUID] = path
+    if not images:
+        raise NotFoundError("no source file belongs to the evaluated series")
+    return SourceSeries(next(iter(images.values())), images, paths)
+
+
+def blank_header() -> Dataset:
+    """Return a data set with the patient and study attributes that highdicom copies, all empty."""
+    header = Dataset()
+    for keyword in _PLACEHOLDERS:
+        setattr(header, keyword, None)
+    return header
+
+
+def stand_in(header: Dataset, frame: SourceFrame | None = None) -> Dataset:
+    """Return a clean data set with the identity and the geometry of one source plane.
+
+    Parameters
+    ----------
+    header
+        Header of the instance.
+    frame
+        The plane; of a multi-frame instance its functional groups are read (PS3.3 C.7.6.16).
+    """
+    plane = blank_header()
+    for keyword in (*_UIDS, "Modality", "Rows", "Columns", "PatientOrientation", *_LOSSY):
+        _copy(header, plane, keyword)
+    spatial = _spatial(header, frame)
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", *_PIXEL_MEASURES):
+        _copy(spatial, plane, keyword)
+    if "ImagePositionPatient" in plane:
+        _copy(header, plane, "FrameOfReferenceUID")
+    if "PixelSpacing" not in plane and header.get("ImagerPixelSpacing"):
+        plane.PixelSpacing = header.ImagerPixelSpacing
+    return plane
+
+
+def _header(path: Path) -> Dataset | None:
+    try:
+        return pydicom.dcmread(path, stop_before_pixels=True)
+    except InvalidDicomError:
+        return None
+
+
+def _copy(source: Dataset, target: Dataset, keyword: str) -> None:
+    """Copy one attribute that has a value."""
+    value = source.get(keyword)
+    if value not in (None, ""):
+        setattr(target, keyword, value)
+
+
+def _spatial(header: Dataset, frame: SourceFrame | None) -> Dataset:
+    """Return position, orientation and pixel measures of one plane as a flat data set."""
+    if frame is None or frame.frame_number is None or "PerFrameFunctionalGroupsSequence" not in header:
+        return header
+    flat = Dataset()
+    shared = header.get("SharedFunctionalGroupsSequence") or [Dataset()]
+    for groups in (shared[0], header.PerFrameFunctionalGroupsSequence[frame.frame_number - 1]):
+        for name in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"):
+            for item in groups.get(name) or ():
+                flat.update(item)
+    return flat

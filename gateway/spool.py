@@ -1,0 +1,309 @@
+"""One instance to disk: temporary file, fsync, rename; and what a restart finds.
+
+Each receiving process owns a folder `incoming/<service_id>/` and holds a lock on a file in it for as long as it lives.
+A folder whose lock is free belonged to a process that is gone: whoever takes the lock indexes what lies there.
+
+```
+incoming/<service_id>/lock
+incoming/<service_id>/<association_id>_<n>.part   being written
+incoming/<service_id>/<association_id>_<n>.dcm    on disk for good, not yet known to be in the index
+```
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import struct
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from gateway.errors import OutOfResourcesError, RefusedError
+from gateway.header import read_part10
+
+IMPLEMENTATION_CLASS_UID = "2.25.226417343245712345301822431826049331077"
+IMPLEMENTATION_VERSION = "HYBRIDMED_1"
+_RESERVE_EVERY = 1 << 26
+_CHUNK = 1 << 20
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What the DIMSE command and the association say of an instance."""
+
+    association_id: str
+    calling_ae: str
+    called_ae: str
+    transfer_syntax_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """An instance that is on disk for good."""
+
+    path: Path
+    digest: str
+    """SHA-256 of transfer syntax UID and data set, in hexadecimal."""
+    size_bytes: int
+    """Of the whole file."""
+    association_id: str
+    calling_ae: str
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DiskLimits:
+    """When an instance is not taken for want of room."""
+
+    reserve_bytes: int
+    """Free space under which nothing is written."""
+    max_instance_bytes: int
+    """Largest data set."""
+
+
+class Upload:
+    """A data set being written; safe to discard from another thread."""
+
+    def __init__(self, path: Path, origin: Origin, limits: DiskLimits) -> None:
+        self.path = path
+        self._origin = origin
+        self._limits = limits
+        self._digest = hashlib.sha256(origin.transfer_syntax_uid.encode())
+        self._lock = threading.Lock()
+        self._written = 0
+        self._check_at = 0
+        self._file: BinaryIO | None = None
+        with _as_refusal():
+            self._check_reserve()
+            self._file = path.open("xb", buffering=0)
+            self._file.write(_preamble_and_meta(origin))
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append a piece of the data set; OutOfResourcesError where there is no room, the file being gone then."""
+        with self._lock:
+            if self._file is None:
+                return
+            try:
+                self._written += len(data)
+                if self._written > self._limits.max_instance_bytes:
+                    raise OutOfResourcesError("instance larger than the limit of this receiver")
+                with _as_refusal():
+                    self._check_reserve()
+                    _write_all(self._file, data)
+            except OutOfResourcesError:
+                self._remove()
+                raise
+            self._digest.update(data)
+
+    def commit(self) -> Spooled:
+        """Make the file durable under its final name: fsync, rename, fsync of the folder."""
+        with self._lock:
+            if self._file is None:
+                raise OutOfResourcesError("the association ended while its instance was written")
+            try:
+                with _as_refusal():
+                    os.fsync(self._file.fileno())
+                    size = self._file.tell()
+                    self._file.close()
+                    final = self.path.with_suffix(".dcm")
+                    self.path.rename(final)
+                    sync_folder(final.parent)
+            except OutOfResourcesError:
+                self._remove()
+                raise
+            self._file = None
+            return Spooled(
+                final, self._digest.hexdigest(), size, self._origin.association_id, self._origin.calling_ae, _now()
+            )
+
+    def discard(self) -> None:
+        """Remove what was written; nothing happens after `commit`."""
+        with self._lock:
+            self._remove()
+
+    def _remove(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+            self.path.unlink(missing_ok=True)
+
+    def _check_reserve(self) -> None:
+        if self._written >= self._check_at:
+            self._check_at = self._written + _RESERVE_EVERY
+            if shutil.disk_usage(self.path.parent).free < self._limits.reserve_bytes:
+                raise OutOfResourcesError("disk under its reserve")
+
+
+class Spool:
+    """The folder of one receiving process; a context manager that holds its lock."""
+
+    def __init__(self, data_dir: Path, service_id: str, limits: DiskLimits) -> None:
+        self.folder = data_dir / "incoming" / service_id
+        self._limits = limits
+        self._lock_file: BinaryIO | None = None
+
+    def __enter__(self) -> Spool:
+        # Made aside and renamed with the lock held, so that nobody ever sees it without a holder.
+        making = self.folder.with_name(f".{self.folder.name}")
+        making.mkdir(parents=True)
+        self._lock_file = _locked(making / "lock")
+        making.rename(self.folder)
+        sync_folder(self.folder.parent)
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._lock_file is not None:
+            _remove_if_empty(self.folder)
+            self._lock_file.close()
+            self._lock_file = None
+
+    def begin(self, origin: Origin, number: int) -> Upload:
+        """Begin to write the `number`th instance of an association; OutOfResourcesError where there is no room."""
+        return Upload(self.folder / f"{origin.association_id}_{number}.part", origin, self._limits)
+
+
+class Orphan:
+    """The folder of a process that is gone, with its lock in our hands."""
+
+    def __init__(self, folder: Path, lock_file: BinaryIO) -> None:
+        self.folder = folder
+        self._lock_file = lock_file
+
+    @property
+    def service_id(self) -> str:
+        """Which process wrote it."""
+        return self.folder.name
+
+    def files(self) -> list[Path]:
+        """Return the instances in it, oldest first, having removed what was never finished."""
+        for part in self.folder.glob("*.part"):
+            part.unlink(missing_ok=True)
+        return sorted(self.folder.glob("*.dcm"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+    def release(self) -> None:
+        """Give the lock back; the folder goes if nothing is left in it."""
+        _remove_if_empty(self.folder)
+        self._lock_file.close()
+
+
+def orphans(data_dir: Path) -> Iterator[Orphan]:
+    """Yield the folders under `incoming` whose process is gone."""
+    for folder in sorted((data_dir / "incoming").glob("[!.]*")):
+        if not folder.is_dir():
+            continue
+        try:
+            lock_file = _locked(folder / "lock")
+        except OSError:
+            continue  # its process lives, or somebody else has just taken it
+        if folder.is_dir():
+            yield Orphan(folder, lock_file)
+        else:
+            lock_file.close()
+
+
+def reread(path: Path) -> Spooled:
+    """Return what is known of an instance that a restart found; CannotUnderstandError where it is no DICOM file."""
+    with path.open("rb") as stream:
+        part10 = read_part10(stream)
+        digest = hashlib.sha256(part10.transfer_syntax_uid.encode())
+        stream.seek(part10.data_set_offset)
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+        facts = os.fstat(stream.fileno())
+    return Spooled(
+        path,
+        digest.hexdigest(),
+        facts.st_size,
+        path.stem.partition("_")[0],
+        part10.calling_ae,
+        datetime.fromtimestamp(facts.st_mtime, UTC),
+    )
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _preamble_and_meta(origin: Origin) -> bytes:
+    """Return preamble and file meta information (PS3.10 7.1).
+
+    Written here and not by pydicom, which refuses UIDs with leading zeros: senders do write them.
+    """
+    elements = b"".join(
+        (
+            _element(0x0001, b"OB", b"\x00\x01"),
+            _element(0x0002, b"UI", origin.sop_class_uid.encode()),
+            _element(0x0003, b"UI", origin.sop_instance_uid.encode()),
+            _element(0x0010, b"UI", origin.transfer_syntax_uid.encode()),
+            _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID.encode()),
+            _element(0x0013, b"SH", IMPLEMENTATION_VERSION.encode()),
+            _element(0x0016, b"AE", origin.calling_ae.encode()),
+            _element(0x0017, b"AE", origin.calling_ae.encode()),
+            _element(0x0018, b"AE", origin.called_ae.encode()),
+        )
+    )
+    return b"\0" * 128 + b"DICM" + _element(0x0000, b"UL", struct.pack("<L", len(elements))) + elements
+
+
+def _element(number: int, vr: bytes, value: bytes) -> bytes:
+    """Encode an element of group 0002 in Explicit VR Little Endian (PS3.5 7.1.2)."""
+    if len(value) % 2:
+        value += b"\0" if vr == b"UI" else b" "
+    if vr == b"OB":
+        return struct.pack("<HH2sxxL", 2, number, vr, len(value)) + value
+    return struct.pack("<HH2sH", 2, number, vr, len(value)) + value
+
+
+def _write_all(file: BinaryIO, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _locked(path: Path) -> BinaryIO:
+    """Open a file and lock it; OSError where another process holds the lock."""
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if not any(path.name != "lock" for path in folder.iterdir()):
+        (folder / "lock").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+@contextlib.contextmanager
+def _as_refusal() -> Iterator[None]:
+    try:
+        yield
+    except RefusedError:
+        raise
+    except OSError as error:
+        reason = "disk full" if error.errno in _FULL else "the instance could not be written"
+        raise OutOfResourcesError(reason) from error
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

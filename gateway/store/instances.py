@@ -1,0 +1,302 @@
+"""Associations, instances, series and studies as they arrive; the quarantine."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from gateway.header import InstanceHeader
+from gateway.store.engine import insert_ignore
+from gateway.store.tables import artefact, association, instance, quarantine, series, study
+
+Outcome = Literal["released", "aborted", "lost"]
+_RECEIVING = "receiving"
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedInstance:
+    """An instance whose file lies at its final place."""
+
+    header: InstanceHeader
+    digest: str
+    path: str
+    """Relative to the data folder."""
+    size_bytes: int
+    association_id: str
+    calling_ae: str
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedAssociation:
+    """An association that carries instances."""
+
+    id: str
+    service_id: str
+    calling_ae: str
+    called_ae: str
+    opened_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedAssociation:
+    """The end of an association."""
+
+    id: str
+    outcome: Outcome
+    closed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedFile:
+    """A file that was answered with success and cannot be indexed."""
+
+    path: str
+    """Relative to the data folder."""
+    size_bytes: int
+    reason: str
+    calling_ae: str
+    quarantined_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOutcome:
+    """What a batch changed."""
+
+    added: int = 0
+    """Instances with a SOP Instance UID not known before."""
+    changed: int = 0
+    """Known SOP Instance UIDs that came with other bytes."""
+    repeated: int = 0
+    """The same bytes once more."""
+    reopened: int = 0
+    """Complete studies that got a new revision."""
+
+
+def open_associations(connection: Connection, opened: Iterable[OpenedAssociation]) -> None:
+    """Write the rows of associations that carry instances; those that stand are left as they are."""
+    insert_ignore(connection, association, [asdict(one) for one in opened], keys=["id"])
+
+
+def close_associations(connection: Connection, closed: Iterable[ClosedAssociation]) -> None:
+    """Write how and when associations ended."""
+    for one in closed:
+        connection.execute(
+            sa.update(association)
+            .where(association.c.id == one.id, association.c.closed_at.is_(None))
+            .values(closed_at=one.closed_at, outcome=one.outcome)
+        )
+
+
+def lose_associations(connection: Connection, service_id: str, now: datetime) -> int:
+    """Close the open associations of a process that is gone; return how many."""
+    lost = (
+        sa.update(association)
+        .where(association.c.service_id == service_id, association.c.closed_at.is_(None))
+        .values(closed_at=now, outcome="lost")
+    )
+    return connection.execute(lost).rowcount
+
+
+def add_quarantined(connection: Connection, quarantined: QuarantinedFile) -> None:
+    """List a file that cannot be indexed."""
+    insert_ignore(connection, quarantine, [asdict(quarantined)], keys=["path"])
+
+
+def index_batch(connection: Connection, received: Sequence[ReceivedInstance], now: datetime) -> BatchOutcome:
+    """Write instances with their series and studies, in the order of their arrival.
+
+    Studies are locked in the order of their UIDs, so that two receivers with instances of the same studies wait for
+    each other and do not deadlock. Where they do all the same (one SOP Instance UID in two studies), the database ends
+    one of them with an error that may pass.
+
+    Parameters
+    ----------
+    connection
+        In a transaction.
+    received
+        Any number, of any studies; the same instance may stand in it twice.
+    now
+        When they become visible: the quiet time of their studies counts from here.
+    """
+    if not received:
+        return BatchOutcome()
+    uids = {one.header.sop_instance_uid for one in received}
+    _insert_studies(connection, received, now)
+    known_studies = sa.select(instance.c.study_instance_uid).where(instance.c.sop_instance_uid.in_(uids)).distinct()
+    touched = {one.header.study_instance_uid for one in received} | set(connection.scalars(known_studies))
+    states = _lock_studies(connection, touched)
+    _insert_series(connection, received)
+    return _Batch(connection, states, uids).index(received, now)
+
+
+class _Batch:
+    """Works through the instances of a batch, its studies being locked."""
+
+    def __init__(self, connection: Connection, states: dict[str, _StudyState], uids: Collection[str]) -> None:
+        self._connection = connection
+        self._states = states
+        self._ours = _own_results(connection, uids)
+        self._known: defaultdict[str, dict[str, _Known]] = defaultdict(dict)
+        columns = (instance.c.id, instance.c.sop_instance_uid, instance.c.digest, instance.c.study_instance_uid)
+        query = sa.select(*columns, instance.c.is_current).where(instance.c.sop_instance_uid.in_(uids))
+        for row_id, uid, digest, study_uid, is_current in connection.execute(query):
+            self._known[uid][digest] = _Known(row_id, study_uid, is_current)
+
+    def index(self, received: Sequence[ReceivedInstance], now: datetime) -> BatchOutcome:
+        counts = {"added": 0, "changed": 0, "repeated": 0}
+        for one in received:
+            counts[self._index_one(one)] += 1
+        for uid, state in sorted(self._states.items()):
+            if state.is_touched:
+                self._write_study(uid, state, now)
+        return BatchOutcome(**counts, reopened=sum(state.is_reopened for state in self._states.values()))
+
+    def _index_one(self, one: ReceivedInstance) -> Literal["added", "changed", "repeated"]:
+        header = one.header
+        versions = self._known[header.sop_instance_uid]
+        state = self._states[header.study_instance_uid]
+        known = versions.get(one.digest)
+        if known is not None and known.is_current:
+            # The association that brought it again carries the study too: it is not complete before that has ended.
+            self._update(known, association_id=one.association_id)
+            state.is_touched |= state.is_receiving
+            return "repeated"
+        if header.sop_instance_uid not in self._ours:
+            state.take_new(one)
+        for version in versions.values():
+            if version.is_current:
+                if (former := self._states.get(version.study_uid)) is not None:
+                    former.reopen()
+                self._update(version, is_current=False)
+                version.is_current = False
+        if known is None:
+            versions[one.digest] = self._insert(one, state.revision)
+        else:
+            known.is_current = True
+            self._update(known, is_current=True, association_id=one.association_id, study_revision=state.revision)
+        return "changed" if len(versions) > 1 else "added"
+
+    def _insert(self, one: ReceivedInstance, revision: int) -> _Known:
+        header = one.header
+        row = {
+            "sop_instance_uid": header.sop_instance_uid,
+            "digest": one.digest,
+            "sop_class_uid": header.sop_class_uid,
+            "transfer_syntax_uid": header.transfer_syntax_uid,
+            "study_instance_uid": header.study_instance_uid,
+            "series_instance_uid": header.series_instance_uid,
+            "instance_number": header.instance_number,
+            "number_of_frames": header.number_of_frames,
+            "rows": header.rows,
+            "columns": header.columns,
+            "path": one.path,
+            "size_bytes": one.size_bytes,
+            "is_current": True,
+            "study_revision": revision,
+            "association_id": one.association_id,
+            "calling_ae": one.calling_ae,
+            "received_at": one.received_at,
+        }
+        inserted = self._connection.execute(sa.insert(instance).values(row)).inserted_primary_key
+        return _Known(inserted[0] if inserted is not None else 0, header.study_instance_uid, is_current=True)
+
+    def _update(self, known: _Known, **values: object) -> None:
+        self._connection.execute(sa.update(instance).where(instance.c.id == known.row_id).values(**values))
+
+    def _write_study(self, uid: str, state: _StudyState, now: datetime) -> None:
+        values: dict[str, Any] = {"last_received_at": now}
+        if state.latest is not None:
+            fields = asdict(state.latest.header.study)
+            values |= {name: value for name, value in fields.items() if value not in ("", None)}
+        if state.is_reopened:
+            values |= {"state": _RECEIVING, "state_reason": None, "completed_at": None, "revision": state.revision}
+            if state.latest is not None:
+                values["calling_ae"] = state.latest.calling_ae
+        self._connection.execute(sa.update(study).where(study.c.study_instance_uid == uid).values(values))
+
+
+@dataclass(slots=True)
+class _Known:
+    """A row of `instance`."""
+
+    row_id: int
+    study_uid: str
+    is_current: bool
+
+
+@dataclass(slots=True)
+class _StudyState:
+    """A locked study and what the batch does to it."""
+
+    is_receiving: bool
+    revision: int
+    is_reopened: bool = False
+    is_touched: bool = False
+    latest: ReceivedInstance | None = None
+
+    def reopen(self) -> None:
+        """Note that what belongs to the study changed: a complete one begins its next revision, once a batch."""
+        self.is_touched = True
+        if not self.is_receiving:
+            self.is_receiving = True
+            self.is_reopened = True
+            self.revision += 1
+
+    def take_new(self, one: ReceivedInstance) -> None:
+        """Note another instance of the study; what it says of patient and study is the latest."""
+        self.reopen()
+        self.latest = one
+
+
+def _insert_studies(connection: Connection, received: Sequence[ReceivedInstance], now: datetime) -> None:
+    first: dict[str, ReceivedInstance] = {}
+    for one in received:
+        first.setdefault(one.header.study_instance_uid, one)
+    rows = [
+        {
+            "study_instance_uid": uid,
+            **asdict(one.header.study),
+            "calling_ae": one.calling_ae,
+            "state": _RECEIVING,
+            "priority": "routine",
+            "revision": 1,
+            "first_received_at": one.received_at,
+            "last_received_at": now,
+        }
+        for uid, one in sorted(first.items())
+    ]
+    insert_ignore(connection, study, rows, keys=["study_instance_uid"])
+
+
+def _lock_studies(connection: Connection, uids: Collection[str]) -> dict[str, _StudyState]:
+    query = (
+        sa.select(study.c.study_instance_uid, study.c.state, study.c.revision)
+        .where(study.c.study_instance_uid.in_(uids))
+        .order_by(study.c.study_instance_uid)
+        .with_for_update()
+    )
+    return {uid: _StudyState(state == _RECEIVING, revision) for uid, state, revision in connection.execute(query)}
+
+
+def _insert_series(connection: Connection, received: Sequence[ReceivedInstance]) -> None:
+    first: dict[tuple[str, str], ReceivedInstance] = {}
+    for one in received:
+        first.setdefault((one.header.study_instance_uid, one.header.series_instance_uid), one)
+    rows = [
+        {"study_instance_uid": study_uid, "series_instance_uid": series_uid, **asdict(one.header.series)}
+        for (study_uid, series_uid), one in sorted(first.items())
+    ]
+    insert_ignore(connection, series, rows, keys=["study_instance_uid", "series_instance_uid"])
+
+
+def _own_results(connection: Connection, uids: Collection[str]) -> set[str]:
+    """Return which of the instances are results of ours, sent back by a PACS: they are kept and reopen no study."""
+    query = sa.select(artefact.c.sop_instance_uid).where(artefact.c.sop_instance_uid.in_(uids))
+    return {uid for uid in connection.scalars(query) if uid is not None}

@@ -1,0 +1,234 @@
+"""Artefacts and FHIR resources of a finished job, committed in one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from gateway.job import Claim, State
+from gateway.store import jobs
+from gateway.store.deliveries import create_deliveries
+from gateway.store.tables import artefact, fhir_index, fhir_resource, job
+
+DICOM = "application/dicom"
+_STAMPED = ("versionId", "lastUpdated")
+
+
+@dataclass(frozen=True, slots=True)
+class NewArtefact:
+    """One file of a job's results, written and synced before its row."""
+
+    kind: str
+    """'sr-findings', 'sr-measurements', 'seg', 'heatmap-<class>'; pictures: 'picture-<name>'."""
+    ordinal: int
+    """Which outcome of the job."""
+    variant: str
+    """'' or the rendering options that differ by destination, for example 'seg=LABELMAP'."""
+    media_type: str
+    study_instance_uid: str
+    series_instance_uid: str | None
+    sop_class_uid: str | None
+    sop_instance_uid: str | None
+    path: str
+    """Relative to the data folder."""
+    digest: str
+    """SHA-256 of the file, 64 hexadecimal digits."""
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """One value of one search parameter (FHIR R4 search)."""
+
+    parameter: str
+    system: str | None = None
+    """Token: system; reference: resource type."""
+    value: str | None = None
+    """Token: code; reference: id; string: as is."""
+    low: datetime | None = None
+    """Date: start of the period that the value means."""
+    high: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FhirVersion:
+    """A resource as it should stand from now on.
+
+    The store gives it the next version number and writes `meta.versionId` and `meta.lastUpdated` into the body;
+    where nothing else differs from the current version, nothing is written.
+    """
+
+    type: str
+    resource_id: str
+    study_instance_uid: str | None
+    body: bytes
+    """JSON in UTF-8; `meta.versionId` and `meta.lastUpdated` may be absent and are overwritten."""
+    index: Sequence[IndexEntry] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Predecessor:
+    """The latest done revision before a job's own."""
+
+    job_id: str
+    revision: int
+
+
+def predecessor(connection: Connection, claim: Claim) -> Predecessor | None:
+    """Return the latest done revision of the same study and bundle before this one."""
+    query = sa.select(job.c.id, job.c.revision).where(
+        job.c.study_instance_uid == claim.study_instance_uid,
+        job.c.bundle == claim.bundle,
+        job.c.state == State.DONE,
+        job.c.revision < claim.revision,
+    )
+    row = connection.execute(query.order_by(job.c.revision.desc()).limit(1)).first()
+    return None if row is None else Predecessor(row.id, row.revision)
+
+
+def forgive_attempt(connection: Connection, claim: Claim) -> None:
+    """Take back the count of a try that was given up before it began; called after the job was released."""
+    statement = sa.update(job).where(job.c.id == claim.job_id, job.c.state == State.QUEUED, job.c.attempts > 0)
+    connection.execute(statement.values(attempts=job.c.attempts - 1))
+
+
+def commit_results(  # noqa: PLR0913 # what a finished job leaves behind, by name
+    connection: Connection,
+    claim: Claim,
+    now: datetime,
+    *,
+    algorithm: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    reason: str | None,
+    artefacts: Sequence[NewArtefact],
+    resources: Sequence[FhirVersion],
+    deliveries: Sequence[str],
+) -> bool:
+    """Make a job done, with everything that follows from it; False, with nothing written, where the lease is lost.
+
+    Parameters
+    ----------
+    algorithm
+        Name, version and weights digest of what ran.
+    summary
+        Findings without voxels, for lists.
+    reason
+        Why the study was not evaluable; None otherwise.
+    artefacts
+        Files, already on disk.
+    resources
+        FHIR resources as they should stand.
+    deliveries
+        Names of the destinations that get a delivery.
+    """
+    if not jobs.finish(connection, claim, now, algorithm=algorithm, summary=summary, reason=reason):
+        return False
+    if artefacts:
+        rows = [{**asdict(each), "job_id": claim.job_id, "created_at": now} for each in artefacts]
+        connection.execute(sa.insert(artefact), rows)
+    write_resources(connection, resources, now, job_id=claim.job_id)
+    create_deliveries(connection, claim.job_id, deliveries, now)
+    return True
+
+
+def list_artefacts(connection: Connection, job_id: str) -> list[NewArtefact]:
+    """Return a job's artefacts in the order they were written."""
+    columns = [artefact.c[name] for name in NewArtefact.__slots__]
+    query = sa.select(*columns).where(artefact.c.job_id == job_id).order_by(artefact.c.id)
+    return [NewArtefact(**row._mapping) for row in connection.execute(query)]
+
+
+def settled_files(connection: Connection, job_ids: Sequence[str]) -> dict[str, set[str]]:
+    """Return, for those of the jobs that neither wait nor run, the paths that their artefacts name."""
+    moving = (State.QUEUED, State.RUNNING)
+    held = connection.scalars(sa.select(job.c.id).where(job.c.id.in_(job_ids), job.c.state.in_(moving)))
+    files: dict[str, set[str]] = {job_id: set() for job_id in set(job_ids).difference(held)}
+    query = sa.select(artefact.c.job_id, artefact.c.path).where(artefact.c.job_id.in_(files))
+    for row in connection.execute(query):
+        files[row.job_id].add(row.path)
+    return files
+
+
+def write_resources(
+    connection: Connection, resources: Sequence[FhirVersion], now: datetime, *, job_id: str | None
+) -> int:
+    """Make each resource the current version, earlier ones staying; return how many differed from what stood.
+
+    FHIR instants are written to the millisecond (R4 2.24.0.1), and the row says the same time as the body.
+    """
+    instant = now.replace(microsecond=now.microsecond // 1000 * 1000)
+    _lock_resources(connection, resources)
+    return sum(_write_resource(connection, resource, instant, job_id) for resource in resources)
+
+
+def _lock_resources(connection: Connection, resources: Sequence[FhirVersion]) -> None:
+    """Let writers of one resource wait for each other: studies share their Patient and their Device.
+
+    Taken in the order of the lock numbers, so that two transactions never wait for one another in a circle.
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    names = (f"{resource.type}/{resource.resource_id}" for resource in resources)
+    numbers = {int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True) for name in names}
+    for number in sorted(numbers):
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+
+
+def _write_resource(connection: Connection, resource: FhirVersion, instant: datetime, job_id: str | None) -> bool:
+    is_this = (fhir_resource.c.type == resource.type, fhir_resource.c.resource_id == resource.resource_id)
+    query = sa.select(fhir_resource.c.version, fhir_resource.c.is_current, fhir_resource.c.body).where(*is_this)
+    latest = connection.execute(query.order_by(fhir_resource.c.version.desc()).limit(1)).first()
+    if latest is not None and latest.is_current and _content(latest.body) == _content(resource.body):
+        return False
+    version = 1 if latest is None else latest.version + 1
+    connection.execute(sa.update(fhir_resource).where(*is_this, fhir_resource.c.is_current).values(is_current=False))
+    row = {
+        "type": resource.type,
+        "resource_id": resource.resource_id,
+        "version": version,
+        "is_current": True,
+        "last_updated": instant,
+        "study_instance_uid": resource.study_instance_uid,
+        "job_id": job_id,
+        "body": stamped(resource.body, version, instant),
+    }
+    inserted = connection.execute(sa.insert(fhir_resource).returning(fhir_resource.c.id), row)
+    _write_index(connection, inserted.scalar_one(), resource)
+    return True
+
+
+def _write_index(connection: Connection, resource_pk: int, resource: FhirVersion) -> None:
+    rows = [{**asdict(entry), "resource_pk": resource_pk, "type": resource.type} for entry in resource.index]
+    if rows:
+        connection.execute(sa.insert(fhir_index), rows)
+
+
+def stamped(body: bytes, version: int, instant: datetime) -> bytes:
+    """Return the body with its version and time in `meta`; decimals keep their digits (R4 2.24.0.1)."""
+    resource = _parse(body)
+    meta = {**resource.get("meta", {})}
+    meta["versionId"] = str(version)
+    meta["lastUpdated"] = instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    head = {name: resource.pop(name) for name in ("resourceType", "id") if name in resource}
+    return orjson.dumps(head | {"meta": meta} | {name: resource[name] for name in resource if name != "meta"})
+
+
+def _content(body: bytes) -> bytes:
+    """Return what a new version must differ in."""
+    resource = _parse(body)
+    meta = {name: value for name, value in resource.pop("meta", {}).items() if name not in _STAMPED}
+    return orjson.dumps(resource | ({"meta": meta} if meta else {}), option=orjson.OPT_SORT_KEYS)
+
+
+def _parse(body: bytes) -> dict[str, Any]:
+    """Parse JSON; a decimal stays the text that it was, so that 0.90 does not become 0.9."""
+    resource: dict[str, Any] = json.loads(body, parse_float=lambda digits: orjson.Fragment(digits.encode()))
+    return resource

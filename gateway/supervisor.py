@@ -1,0 +1,149 @@
+"""`serve`: roles as processes; a dead one is started again with back-off; SIGTERM drains all.
+
+Each child holds the read end of a pipe whose write end is the supervisor's alone: when the supervisor dies, even by
+SIGKILL, the children read its end and drain too, so that no role is left behind without anyone to restart it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from gateway.services import Role
+
+log = structlog.get_logger()
+
+ROLES = ("receive", "dispatch", "work", "deliver", "web")
+"""All roles, in the order in which they start."""
+LIFELINE = "HYBRIDMED_LIFELINE_FD"
+"""Environment variable that names a child's end of the pipe."""
+DRAIN_S = 60.0
+"""Seconds that roles have to finish what is in hand, after which they are killed: what they held is kept or retried."""
+_FIRST_DELAY_S = 0.5
+_LONGEST_DELAY_S = 30.0
+_STEADY_S = 60.0
+_USAGE = 2
+
+
+@dataclass(slots=True)
+class _Child:
+    role: str
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    failures: int = 0
+    start_at: float = field(default_factory=time.monotonic)
+
+
+class Supervisor:
+    """Runs roles as processes until told to stop.
+
+    Parameters
+    ----------
+    roles
+        Names of the roles; one process each.
+    command
+        The program of a role without its name, for example `[python, -m, gateway, serve, --only]`.
+    """
+
+    def __init__(self, roles: Sequence[str], command: Sequence[str]) -> None:
+        self._children = [_Child(role) for role in roles]
+        self._command = list(command)
+        self._stop = threading.Event()
+
+    def run(self) -> int:
+        """Run until SIGTERM or SIGINT; return the exit code."""
+        _set_on_signal(self._stop)
+        lifeline, hold = os.pipe()
+        try:
+            while not self._stop.is_set():
+                for child in self._children:
+                    if not self._tend(child, lifeline):
+                        return _USAGE
+                self._stop.wait(0.1)
+            return 0
+        finally:
+            os.close(hold)
+            os.close(lifeline)
+            self._drain()
+
+    def _tend(self, child: _Child, lifeline: int) -> bool:
+        """Start a role that is due, note one that ended; False where its settings are wrong and no restart can help."""
+        now = time.monotonic()
+        if child.process is None:
+            if now >= child.start_at:
+                self._start(child, lifeline)
+            return True
+        code = child.process.poll()
+        if code is None:
+            return True
+        child.process = None
+        if code == _USAGE:
+            log.error("role.misconfigured", of_role=child.role)
+            return False
+        child.failures = 1 if now - child.started_at > _STEADY_S else child.failures + 1
+        delay_s = min(_FIRST_DELAY_S * 2 ** (child.failures - 1), _LONGEST_DELAY_S)
+        child.start_at = now + delay_s
+        log.warning("role.ended", of_role=child.role, exit_code=code, restart_in_s=delay_s)
+        return True
+
+    def _start(self, child: _Child, lifeline: int) -> None:
+        child.process = subprocess.Popen(  # noqa: S603 our own interpreter and module
+            [*self._command, child.role],
+            pass_fds=(lifeline,),
+            env={**os.environ, LIFELINE: str(lifeline)},
+        )
+        child.started_at = time.monotonic()
+        log.info("role.started", of_role=child.role, pid=child.process.pid)
+
+    def _drain(self) -> None:
+        running = [child.process for child in self._children if child.process is not None]
+        for process in running:
+            process.terminate()
+        deadline = time.monotonic() + DRAIN_S
+        for process in running:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.warning("role.killed", pid=process.pid)
+                process.kill()
+                process.wait()
+
+
+def role_command() -> list[str]:
+    """Return the program that runs one role, named as its last argument."""
+    return [sys.executable, "-m", "gateway", "serve", "--only"]
+
+
+def run_role(role: Role) -> None:
+    """Run one role in this process until SIGTERM, SIGINT or the end of its supervisor."""
+    stop = threading.Event()
+    _set_on_signal(stop)
+    lifeline = os.environ.pop(LIFELINE, None)
+    if lifeline is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the supervisor drains the roles
+        threading.Thread(target=_stop_at_end, args=(int(lifeline), stop), name="lifeline", daemon=True).start()
+    role.run(stop)
+
+
+def _set_on_signal(stop: threading.Event) -> None:
+    def handle(*_: object) -> None:
+        # From a thread: the main thread may hold the event's own lock at the moment when the signal comes.
+        threading.Thread(target=stop.set).start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handle)
+
+
+def _stop_at_end(lifeline: int, stop: threading.Event) -> None:
+    os.read(lifeline, 1)  # nothing is ever written: this returns when the supervisor is gone
+    if not stop.is_set():
+        log.warning("supervisor.gone")
+    stop.set()

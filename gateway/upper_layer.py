@@ -1,0 +1,186 @@
+"""The seam to pynetdicom's transport: connections that say nothing cost no association, and no PDU is endless.
+
+pynetdicom 3.0 starts two polling threads for each TCP connection and reads any PDU length a peer announces, without a
+time limit. PACS health checks open bare connections all day, so a thread waits here for the first byte and only then
+an association begins.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+
+from gateway.services import Counters
+
+_LARGEST_NEGOTIATION = 1 << 20
+"""Bytes of an A-ASSOCIATE-RQ: 128 presentation contexts with every transfer syntax take a third of it."""
+_WAITING_LIMIT = 512
+"""Connections that have said nothing yet; further ones are closed at once."""
+_BACKLOG = 128
+
+
+class PeerSocket(AssociationSocket):
+    """A socket whose PDUs end: in length and in time.
+
+    Parameters
+    ----------
+    association
+        Whose socket it is; its announcement of the connection has been made already by the socket this one replaces.
+    client_socket
+        The connection.
+    largest_pdu
+        Longest read, in bytes.
+    pdu_timeout_s
+        Time limit of one read.
+    """
+
+    def __init__(
+        self, association: Association, client_socket: socket.socket, largest_pdu: int, pdu_timeout_s: float
+    ) -> None:
+        super().__init__(association, client_socket=client_socket)
+        self._peer = client_socket
+        self._largest_pdu = largest_pdu
+        self._pdu_timeout_s = pdu_timeout_s
+        self._poll = select.poll()
+        self._poll.register(client_socket, select.POLLIN)
+        client_socket.settimeout(pdu_timeout_s)
+        client_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to read; unlike the original's select(), for any number of open files."""
+        if self.socket is None or not self._is_connected:
+            return False
+        return bool(self._poll.poll(0))
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Read exactly so many bytes, fewer at the end of the connection; OSError past the limits."""
+        if nr_bytes > self._largest_pdu:
+            raise OSError("PDU longer than the limit")
+        data = bytearray(nr_bytes)
+        view = memoryview(data)
+        deadline = time.monotonic() + self._pdu_timeout_s
+        read = 0
+        while read < nr_bytes:
+            if time.monotonic() > deadline:
+                raise TimeoutError("PDU slower than the limit")
+            count = self._peer.recv_into(view[read:])
+            if count == 0:
+                return bytearray(view[:read])
+            read += count
+        return data
+
+
+class PeerHandler(RequestHandler):
+    """One connection: wait for its first byte, then hand it to an association."""
+
+    server: StorageServer
+
+    def handle(self) -> None:
+        """Begin an association once the peer speaks; close the connection if it does not."""
+        if self.server.wait_for_first_byte(self.request):
+            super().handle()
+        else:
+            self.server.counters.add("hybridmed_connections_bare_total")
+            self.server.shutdown_request(self.request)
+
+    def _create_association(self) -> Association:
+        association = super()._create_association()
+        dul = association.dul
+        dul.event_queue.get_nowait()  # the plain socket announced the connection; ours does it again
+        dul.socket = PeerSocket(
+            association, self.request, max(_LARGEST_NEGOTIATION, self.server.largest_pdu), self.server.pdu_timeout_s
+        )
+        association.dimse = self.server.new_service(association)
+        return association
+
+
+class StorageServer(ThreadedAssociationServer):
+    """The listening side.
+
+    Parameters
+    ----------
+    args, options
+        Those of pynetdicom's `AssociationServer`, with `PeerHandler` as the request handler.
+    new_service
+        Makes the DIMSE service of each association.
+    pdu_timeout_s
+        Time limit of the first byte and of each PDU.
+    counters
+        Counts connections that said nothing.
+    """
+
+    daemon_threads = True
+    request_queue_size = _BACKLOG
+
+    def __init__(
+        self,
+        *args: Any,
+        new_service: Callable[[Association], DIMSEServiceProvider],
+        pdu_timeout_s: float,
+        counters: Counters,
+        **options: Any,
+    ) -> None:
+        self.new_service = new_service
+        self.pdu_timeout_s = pdu_timeout_s
+        self.counters = counters
+        self._waiting: set[socket.socket] = set()
+        self._waiting_lock = threading.Lock()
+        self._is_stopping = False
+        super().__init__(*args, **options)
+
+    @property
+    def largest_pdu(self) -> int:
+        """Longest P-DATA PDU that we ask for, and its header."""
+        ae: ApplicationEntity = self.ae
+        return ae.maximum_pdu_size + 6
+
+    def verify_request(self, _request: object, _client_address: object) -> bool:
+        """Refuse a connection while too many say nothing."""
+        is_room = len(self._waiting) < _WAITING_LIMIT
+        if not is_room:
+            self.counters.add("hybridmed_connections_refused_total")
+        return is_room
+
+    def wait_for_first_byte(self, peer: socket.socket) -> bool:
+        """Return whether the peer spoke in time; no while stopping."""
+        with self._waiting_lock:
+            if self._is_stopping:
+                return False
+            self._waiting.add(peer)
+        try:
+            poll = select.poll()
+            poll.register(peer, select.POLLIN)
+            has_event = bool(poll.poll(self.pdu_timeout_s * 1000))
+            return has_event and not self._is_stopping and bool(peer.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
+        finally:
+            with self._waiting_lock:
+                self._waiting.discard(peer)
+
+    def stop(self) -> None:
+        """Stop listening and close the connections that said nothing; associations go on."""
+        with self._waiting_lock:
+            self._is_stopping = True
+            for peer in self._waiting:
+                _end_quietly(peer)
+        socketserver.BaseServer.shutdown(self)
+        self.server_close()
+
+
+def _end_quietly(peer: socket.socket) -> None:
+    try:
+        peer.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return

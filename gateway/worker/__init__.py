@@ -1,0 +1,13 @@
+"""The role `work`: claim, load, infer, render, commit, acknowledge last.
+
+model.py    what the worker is given: models and renderers
+load.py     the study of a job, as it stands
+files.py    result files
+publish.py  outcomes -> result files
+role.py     the loop
+"""
+
+from gateway.worker.model import FindModel, Inference, Limits, Model, Renderers
+from gateway.worker.role import Worker
+
+__all__ = ["FindModel", "Inference", "Limits", "Model", "Renderers", "Worker"]

@@ -1,0 +1,166 @@
+"""The work on one job, in three steps: prepare, make, commit."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.engine import Connection
+
+from gateway.config import Destination
+from gateway.errors import NotFoundError
+from gateway.job import Claim
+from gateway.report.assignment import Assignment
+from gateway.report.fhir_input import FhirInput
+from gateway.report.summary import describe_algorithm, not_evaluable_reason, summarise
+from gateway.store import Store
+from gateway.store.results import commit_results, list_artefacts
+from gateway.store.studies import lock_study
+from gateway.worker.load import LoadedStudy, load_study
+from gateway.worker.model import FindModel, Inference, Model, Renderers
+from gateway.worker.publish import Published, Publisher
+from inference.errors import NotEvaluableError
+from inference.findings import NotEvaluable, Outcome
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A job whose study is in memory."""
+
+    claim: Claim
+    model: Model
+    loaded: LoadedStudy
+    infer: Inference
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """What a model said of a study, rendered and on disk, and not yet anyone's result."""
+
+    assignment: Assignment
+    outcomes: tuple[Outcome, ...]
+    published: Published
+
+
+class Execution:
+    """Takes jobs through the three steps; holds nothing between them.
+
+    Parameters
+    ----------
+    store
+        Database and data folder.
+    find_model
+        Gives the model of a bundle.
+    renderers
+        Outcomes -> DICOM, pictures, FHIR.
+    destinations
+        All that are configured.
+    now
+        The clock.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        find_model: FindModel,
+        renderers: Renderers,
+        destinations: Sequence[Destination],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._find_model = find_model
+        self._renderers = renderers
+        self._destinations = {destination.name: destination for destination in destinations}
+        self._now = now
+
+    def prepare(self, claim: Claim) -> Prepared:
+        """Load the model and the study; NotFoundError where the bundle is not installed."""
+        model = self._find_model(claim.bundle)
+        if model is None:
+            raise NotFoundError(f"bundle {claim.bundle!r} is not installed on this worker")
+        with self._store.read() as connection:
+            loaded = load_study(connection, claim)
+        return Prepared(claim, model, loaded, self._inference(model, loaded))
+
+    def infer(self, prepared: Prepared) -> tuple[Outcome, ...]:
+        """Run the model; what it withholds is an outcome too."""
+        try:
+            return tuple(prepared.infer())
+        except NotEvaluableError as error:
+            return (NotEvaluable(prepared.model.algorithm, error.code, error.reason),)
+
+    def publish(self, prepared: Prepared, outcomes: tuple[Outcome, ...]) -> Made:
+        """Render the outcomes and write the files."""
+        claim, loaded = prepared.claim, prepared.loaded
+        assignment = Assignment(
+            job_id=uuid.UUID(claim.job_id),
+            revision=claim.revision,
+            study_instance_uid=claim.study_instance_uid,
+            rendered_at=self._now(),
+            replaces=loaded.replaces,
+            timezone_offset=loaded.study.timezone_offset or None,
+        )
+        destinations = [self._destinations[name] for name in claim.destinations if name in self._destinations]
+        publisher = Publisher(self._store.data_dir, self._renderers, destinations)
+        return Made(assignment, outcomes, publisher.publish(assignment, outcomes, loaded))
+
+    def commit(self, prepared: Prepared, made: Made) -> bool:
+        """Make the results the job's, all in one transaction; False where the lease is lost.
+
+        May be called again after DatabaseAwayError: where the first call had gone through unheard, it says True.
+        """
+        claim, now = prepared.claim, self._now()
+        with self._store.write() as connection:
+            lock_study(connection, claim.study_instance_uid)
+            is_committed = commit_results(
+                connection,
+                claim,
+                now,
+                algorithm=describe_algorithm(prepared.model.algorithm),
+                summary=summarise(made.outcomes),
+                reason=not_evaluable_reason(made.outcomes),
+                artefacts=made.published.artefacts,
+                resources=self._renderers.fhir(connection, _fhir_input(prepared, made, now)),
+                deliveries=claim.destinations,
+            )
+            return is_committed or _has_committed(connection, claim, made.published)
+
+    def _inference(self, model: Model, loaded: LoadedStudy) -> Inference:
+        wanted = loaded.wanted_series(model)
+        if not wanted:
+            reason = f"the study holds no series that {model.algorithm.name} is meant for"
+            return _answer(NotEvaluable(model.algorithm, "series.none", reason))
+        try:
+            return model.prepare([loaded.files(self._store.data_dir, uid) for uid in wanted])
+        except NotEvaluableError as error:
+            series = wanted[0] if len(wanted) == 1 else None
+            return _answer(NotEvaluable(model.algorithm, error.code, error.reason, series))
+
+
+def _answer(outcome: Outcome) -> Inference:
+    """Return an inference whose answer is known beforehand."""
+    return lambda: (outcome,)
+
+
+def _fhir_input(prepared: Prepared, made: Made, now: datetime) -> FhirInput:
+    loaded = prepared.loaded
+    return FhirInput(
+        job=prepared.claim,
+        assignment=made.assignment,
+        study=loaded.study,
+        series=loaded.series,
+        instances=loaded.instances,
+        outcomes=made.outcomes,
+        artefacts=made.published.artefacts,
+        pictures=made.published.pictures,
+        now=now,
+        replaces=loaded.is_replacement,
+    )
+
+
+def _has_committed(connection: Connection, claim: Claim, published: Published) -> bool:
+    """Say whether the job's artefacts are these very files: no other worker's bear the same digests and times."""
+    own = {artefact.path for artefact in published.artefacts}
+    return bool(own) and own == {artefact.path for artefact in list_artefacts(connection, claim.job_id)}

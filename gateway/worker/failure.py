@@ -1,0 +1,61 @@
+"""What becomes of a job whose work raised: whether another try makes sense, and what an operator reads."""
+
+from __future__ import annotations
+
+import errno
+import traceback
+from pathlib import Path
+
+import gateway
+import inference
+from gateway.errors import GatewayError
+from inference.errors import InferenceError
+
+_OWN = (Path(gateway.__file__).resolve().parent, Path(inference.__file__).resolve().parent)
+_PASSING = {
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOSPC,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+}
+"""Faults of disk and machine that an operator or time may mend."""
+
+
+def may_pass(error: Exception) -> bool:
+    """Say whether the same work may succeed later without a change of input."""
+    if isinstance(error, GatewayError | InferenceError):
+        return error.may_pass
+    if isinstance(error, OSError):
+        return error.errno in _PASSING
+    return isinstance(error, MemoryError)
+
+
+def describe(error: Exception) -> str:
+    """Return a reason without patient data.
+
+    Messages of our own errors hold none. Those of libraries may quote an attribute's value: of these the class and
+    the place are told.
+    """
+    name = type(error).__name__
+    if isinstance(error, GatewayError | InferenceError):
+        return f"{name}: {error}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{name}: {error.strerror}"
+    return f"{name} in {place(error)}"
+
+
+def place(error: Exception) -> str:
+    """Return the innermost line of our own code that the error passed through, else of any."""
+    frames = traceback.extract_tb(error.__traceback__)
+    for frame in reversed(frames):
+        path = Path(frame.filename)
+        package = next((root for root in _OWN if path.is_relative_to(root)), None)
+        if package is not None:
+            return f"{path.relative_to(package.parent).as_posix()}:{frame.lineno}"
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"

@@ -1,0 +1,71 @@
+"""The study of a job, as it stands when the job is claimed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.engine import Connection
+
+from gateway.job import Claim
+from gateway.report.assignment import ObjectReference
+from gateway.store.results import DICOM, list_artefacts, predecessor
+from gateway.store.studies import InstanceRow, SeriesRow, StudyRow, get_study, list_instances, list_series
+from gateway.worker.model import Model
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedStudy:
+    """A study's rows, and the results that the job replaces."""
+
+    study: StudyRow
+    series: Sequence[SeriesRow]
+    instances: Sequence[InstanceRow]
+    """Current ones, by series, instance number and UID."""
+    is_replacement: bool
+    """Whether an earlier revision of this study and bundle is done."""
+    replaces: tuple[ObjectReference, ...]
+    """Its DICOM objects."""
+
+    def wanted_series(self, model: Model) -> list[str]:
+        """Return the UIDs of the series that a bundle is meant for; our own results that came back are none."""
+        return [
+            one.series_instance_uid
+            for one in self.series
+            if not one.is_own and model.wants(one.modality, one.body_part, one.series_description)
+        ]
+
+    def files(self, data_dir: Path, series_instance_uid: str) -> list[Path]:
+        """Return the files of a series."""
+        return [data_dir / one.path for one in self.instances if one.series_instance_uid == series_instance_uid]
+
+    def sources(self, data_dir: Path, series_instance_uid: str | None) -> list[Path]:
+        """Return the files that a result refers to: those of its series, else of the study, our own results last."""
+        if series_instance_uid is not None:
+            return self.files(data_dir, series_instance_uid)
+        order = sorted(self.series, key=lambda one: one.is_own)
+        return [path for one in order for path in self.files(data_dir, one.series_instance_uid)]
+
+
+def load_study(connection: Connection, claim: Claim) -> LoadedStudy:
+    """Read a job's study; NotFoundError where it is gone."""
+    earlier = predecessor(connection, claim)
+    artefacts = [] if earlier is None else list_artefacts(connection, earlier.job_id)
+    return LoadedStudy(
+        study=get_study(connection, claim.study_instance_uid),
+        series=list_series(connection, claim.study_instance_uid),
+        instances=list_instances(connection, claim.study_instance_uid),
+        is_replacement=earlier is not None,
+        replaces=tuple(
+            ObjectReference(
+                kind=one.kind,
+                study_instance_uid=one.study_instance_uid,
+                series_instance_uid=one.series_instance_uid or "",
+                sop_class_uid=one.sop_class_uid or "",
+                sop_instance_uid=one.sop_instance_uid or "",
+            )
+            for one in artefacts
+            if one.media_type == DICOM and one.variant == ""
+        ),
+    )

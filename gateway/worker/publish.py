@@ -1,0 +1,126 @@
+"""Outcomes -> result files: DICOM objects, the variants that destinations want, pictures."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+
+from gateway.config import Destination
+from gateway.report import RenderedObject, RenderOptions
+from gateway.report.assignment import Assignment
+from gateway.report.variant import options_for, variant_name
+from gateway.store.results import DICOM, NewArtefact
+from gateway.worker.files import WrittenFile, make_folder, write_result
+from gateway.worker.load import LoadedStudy
+from gateway.worker.model import Renderers
+from inference.findings import Findings, Outcome
+
+PNG = "image/png"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Published:
+    """What was written."""
+
+    artefacts: tuple[NewArtefact, ...]
+    pictures: tuple[Mapping[str, bytes], ...]
+    """For each outcome its PNG pictures by name."""
+
+
+class Publisher:
+    """Renders the outcomes of one job and writes the files.
+
+    Parameters
+    ----------
+    data_dir
+        The data folder.
+    renderers
+        What renders.
+    destinations
+        Those of the job, for the variants that they want.
+    """
+
+    def __init__(self, data_dir: Path, renderers: Renderers, destinations: Sequence[Destination]) -> None:
+        self._data_dir = data_dir
+        self._renderers = renderers
+        self._variants = {variant_name(one): options_for(one) for one in destinations if variant_name(one)}
+
+    def publish(self, assignment: Assignment, outcomes: Sequence[Outcome], loaded: LoadedStudy) -> Published:
+        """Render and write everything; the files lie synced on disk when this returns."""
+        folder = make_folder(self._data_dir, str(assignment.job_id))
+        artefacts: list[NewArtefact] = []
+        pictures: list[Mapping[str, bytes]] = []
+        for ordinal, outcome in enumerate(outcomes):
+            sources = loaded.sources(self._data_dir, outcome.series_instance_uid)
+            artefacts += self._dicom(folder, assignment, ordinal, outcome, sources)
+            pictures.append(self._renderers.pictures(outcome, sources) if isinstance(outcome, Findings) else {})
+            artefacts += [
+                _picture(
+                    assignment.study_instance_uid,
+                    f"picture-{name}",
+                    ordinal,
+                    write_result(folder, f"picture-{name}", ordinal, PNG, content),
+                )
+                for name, content in pictures[-1].items()
+            ]
+        return Published(tuple(artefacts), tuple(pictures))
+
+    def _dicom(
+        self, folder: Path, assignment: Assignment, ordinal: int, outcome: Outcome, sources: Sequence[Path]
+    ) -> list[NewArtefact]:
+        """Write the default rendering, and of each variant the objects whose bytes differ from it."""
+        artefacts: list[NewArtefact] = []
+        standard: set[str] = set()
+        for variant, options in {"": RenderOptions(), **self._variants}.items():
+            for rendered in self._renderers.dicom(outcome, assignment, sources, ordinal=ordinal, options=options):
+                kind = rendered.reference.kind
+                written = write_result(folder, kind, ordinal, DICOM, _encoded(rendered))
+                if variant == "":
+                    standard.add(written.digest)
+                elif written.digest in standard:
+                    continue
+                artefacts.append(_object(rendered, ordinal, variant, written))
+        return artefacts
+
+
+def _encoded(rendered: RenderedObject) -> bytes:
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, rendered.dataset, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _object(rendered: RenderedObject, ordinal: int, variant: str, written: WrittenFile) -> NewArtefact:
+    reference = rendered.reference
+    return NewArtefact(
+        kind=reference.kind,
+        ordinal=ordinal,
+        variant=variant,
+        media_type=DICOM,
+        study_instance_uid=reference.study_instance_uid,
+        series_instance_uid=reference.series_instance_uid,
+        sop_class_uid=reference.sop_class_uid,
+        sop_instance_uid=reference.sop_instance_uid,
+        path=written.path,
+        digest=written.digest,
+        size_bytes=written.size_bytes,
+    )
+
+
+def _picture(study_instance_uid: str, kind: str, ordinal: int, written: WrittenFile) -> NewArtefact:
+    return NewArtefact(
+        kind=kind,
+        ordinal=ordinal,
+        variant="",
+        media_type=PNG,
+        study_instance_uid=study_instance_uid,
+        series_instance_uid=None,
+        sop_class_uid=None,
+        sop_instance_uid=None,
+        path=written.path,
+        digest=written.digest,
+        size_bytes=written.size_bytes,
+    )

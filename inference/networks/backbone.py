@@ -1,0 +1,77 @@
+"""A residual trunk of torchvision blocks with four stages.
+
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
+
+_BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
+    "resnet10": (BasicBlock, (1, 1, 1, 1)),
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+}
+
+BACKBONES = tuple(_BLOCKS)
+
+
+class Backbone(nn.Module):
+    """Feature maps at strides 4, 8, 16 and 32 of a one-channel image.
+
+    Parameters
+    ----------
+    name
+        One of `BACKBONES`; 'resnet10' has one block per stage.
+    width
+        Channels of the stem. 64 gives the published networks; less makes each of them slim enough for a CPU.
+    """
+
+    strides = (4, 8, 16, 32)
+
+    def __init__(self, name: str, width: int = 64) -> None:
+        super().__init__()
+        block, depths = _BLOCKS[name]
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, width, kernel_size=7, stride=2, padding=3, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
+        )
+        self.stages = nn.ModuleList()
+        channels = width
+        for index, depth in enumerate(depths):
+            self.stages.append(_stage(block, channels, width << index, depth, stride=1 if index == 0 else 2))
+            channels = (width << index) * block.expansion
+        self.channels = tuple((width << index) * block.expansion for index in range(len(depths)))
+        _initialise(self)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Return the four stages' features, finest first."""
+        features = self.stem(image)  # (B, width, Y/4, X/4)
+        stages = []
+        for stage in self.stages:
+            features = stage(features)
+            stages.append(features)  # (B, channels[i], Y/strides[i], X/strides[i])
+        return stages
+
+
+def _stage(
+    block: type[BasicBlock | Bottleneck], in_channels: int, planes: int, depth: int, stride: int
+) -> nn.Sequential:
+    """Return `depth` blocks, the first of which changes grid and width."""
+    out_channels = planes * block.expansion
+    shortcut = None
+    if stride != 1 or in_channels != out_channels:
+        shortcut = nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
+    first = block(in_channels, planes, stride, shortcut)
+    return nn.Sequential(first, *(block(out_channels, planes) for _ in range(depth - 1)))
+
+
+def _initialise(trunk: nn.Module) -> None:
+    """Keep the variance through the layers (He et al., ICCV 2015)."""
+    for module in trunk.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,0 +1,85 @@
+"""Classes tied by a hierarchy: P(fine) = P(coarse) * P(fine | coarse).
+
+Yan et al., "HD-CNN", ICCV 2015, and Redmon and Farhadi, "YOLO9000", CVPR 2017 (section 4): a softmax over the siblings
+under each parent, multiplied along the way down. The fine probabilities under a parent sum to the parent's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class ClassLogits(NamedTuple):
+    """Scores before the softmax."""
+
+    coarse: Tensor
+    """(B, coarse classes)."""
+    fine: Tensor
+    """(B, fine classes), comparable among siblings only."""
+
+
+class LogProbabilities(NamedTuple):
+    """Logarithms of probabilities that agree between the levels."""
+
+    coarse: Tensor
+    """(B, coarse classes); exp sums to 1."""
+    fine: Tensor
+    """(B, fine classes); exp sums to 1, and over the children of a parent to the parent's probability."""
+
+
+def hierarchical_log_probabilities(
+    logits: ClassLogits, parents: Sequence[int], temperatures: tuple[float, float] = (1.0, 1.0)
+) -> LogProbabilities:
+    """Turn scores into log-probabilities of both levels.
+
+    Parameters
+    ----------
+    logits
+        Scores of the heads.
+    parents
+        Coarse class of each fine class.
+    temperatures
+        Divisors of the coarse and the conditional fine scores (Guo et al., "On Calibration of Modern Neural Networks",
+        ICML 2017); 1 leaves them as trained.
+    """
+    coarse = torch.log_softmax(logits.coarse / temperatures[0], dim=1)  # (B, C)
+    scores = logits.fine / temperatures[1]  # (B, F)
+    fine = torch.empty_like(scores)
+    for parent in sorted(set(parents)):
+        children = [child for child, its_parent in enumerate(parents) if its_parent == parent]
+        conditional = torch.log_softmax(scores[:, children], dim=1)  # (B, children)
+        fine[:, children] = coarse[:, parent, None] + conditional
+    return LogProbabilities(coarse, fine)
+
+
+class HierarchicalHeads(nn.Module):
+    """Coarse and fine scores from the pooled pyramid levels.
+
+    Parameters
+    ----------
+    channels
+        Width of a pyramid level.
+    levels
+        Number of pyramid levels that are pooled.
+    coarse, fine
+        Number of classes of each level of the hierarchy.
+    dropout
+        Share of the pooled features that is dropped in training.
+    """
+
+    def __init__(self, channels: int, levels: int, coarse: int, fine: int, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(dropout)
+        self.coarse = nn.Linear(2 * levels * channels, coarse)
+        self.fine = nn.Linear(2 * levels * channels, fine)
+
+    def forward(self, levels: Sequence[Tensor]) -> ClassLogits:
+        """Score (B, C, Y_i, X_i) levels by their means and maxima."""
+        means = [level.mean(dim=(2, 3)) for level in levels]
+        peaks = [level.amax(dim=(2, 3)) for level in levels]
+        pooled = self.drop(torch.cat(means + peaks, dim=1))  # (B, 2 * levels * C)
+        return ClassLogits(self.coarse(pooled), self.fine(pooled))

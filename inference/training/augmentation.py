@@ -1,0 +1,149 @@
+"""Random views and grey values of a batch.
+
+A view is either the lungs, cut as at inference but shifted, turned, scaled and stretched, or the whole plane. The stretch
+hides what is left of the aspect ratio, which alone tells normal from pneumonia in some collections; for the same reason
+the whole plane serves the segmentation alone. Images are never mirrored: left and right lung must stay apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms.v2 import functional as vision
+
+from inference.training.data import Images
+from inference.training.targets import BACKGROUND
+from inference.transforms import Region, around, letter_box, sample, square_region
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentationConfig:
+    """The `[training.augmentation]` table of a bundle."""
+
+    whole_share: float = 0.2
+    """Share of views that show the whole plane and train the segmentation alone."""
+    scale: float = 0.12
+    """Relative side: uniform within 1 ± scale."""
+    stretch: float = 0.12
+    """Relative change of width against height."""
+    shift: float = 0.08
+    """Of the region's half side."""
+    turn_degrees: float = 8.0
+    contrast: float = 0.25
+    """Relative change of contrast and brightness, and of the logarithm of gamma."""
+    blur_share: float = 0.2
+    noise: float = 0.02
+    """Standard deviation at most, grey values being in 0..1."""
+    erase_share: float = 0.25
+    """Share of images that lose a rectangle."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """One training step's input and targets."""
+
+    image: Tensor
+    """(B, 1, size, size) float32 in 0..1."""
+    lungs: Tensor
+    """(B, size, size) int64."""
+    has_mask: Tensor
+    """(B,) bool."""
+    is_classified: Tensor
+    """(B,) bool: the view may teach the classifier."""
+    coarse: Tensor
+    fine: Tensor
+
+
+def lung_regions(images: Images, margin: float) -> list[Region]:
+    """Return the region around each image's lungs; where the mask is not known, the mean region."""
+    known = {
+        index: around(images.lungs[index] != BACKGROUND, images.aspects[index], margin)
+        for index in np.flatnonzero(images.has_mask)
+    }
+    if not known:
+        return [letter_box(aspect) for aspect in images.aspects]
+    mean = np.mean([(region.center_x, region.center_y, region.half_height) for region in known.values()], axis=0)
+    center_x, center_y, half_side = (float(value) for value in mean)
+    return [
+        known.get(index) or square_region(center_x, center_y, half_side, aspect)
+        for index, aspect in enumerate(images.aspects)
+    ]
+
+
+def random_batch(
+    images: Images,
+    regions: list[Region],
+    indices: NDArray[np.int64],
+    size: int,
+    config: AugmentationConfig,
+    generator: np.random.Generator,
+) -> Batch:
+    """Cut and vary the images at `indices`."""
+    is_whole = generator.random(len(indices)) < config.whole_share
+    chosen = [
+        letter_box(images.aspects[index]) if whole else regions[index]
+        for index, whole in zip(indices, is_whole, strict=True)
+    ]
+    thetas = torch.from_numpy(np.stack([region.theta() @ _jitter(config, generator) for region in chosen]))
+    grey = torch.from_numpy(images.grey[indices])[:, None].float() / 255  # (B, 1, Y, X)
+    lungs = torch.from_numpy(images.lungs[indices])[:, None].float()
+    return Batch(
+        image=_vary_grey(sample(grey, thetas, size), config, generator),
+        lungs=_sample_classes(lungs, thetas, size),
+        has_mask=torch.from_numpy(images.has_mask[indices]),
+        is_classified=torch.from_numpy(~is_whole),
+        coarse=torch.from_numpy(images.coarse[indices]),
+        fine=torch.from_numpy(images.fine[indices]),
+    )
+
+
+def _sample_classes(lungs: Tensor, thetas: Tensor, size: int) -> Tensor:
+    """Cut (B, 1, Y, X) class maps without mixing the classes; (B, size, size) int64."""
+    grid = torch.nn.functional.affine_grid(thetas, [len(lungs), 1, size, size], align_corners=False)
+    cut = torch.nn.functional.grid_sample(lungs, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    return cut[:, 0].long()
+
+
+def _jitter(config: AugmentationConfig, generator: np.random.Generator) -> NDArray[np.float32]:
+    """Return a (3, 3) affine of region coordinates: shift, turn, scale and stretch at random."""
+    angle = np.deg2rad(generator.uniform(-config.turn_degrees, config.turn_degrees))
+    scale = 1 + generator.uniform(-config.scale, config.scale)
+    stretch = np.sqrt(1 + generator.uniform(-config.stretch, config.stretch))
+    shift_x, shift_y = generator.uniform(-config.shift, config.shift, size=2)
+    cosine, sine = np.cos(angle), np.sin(angle)
+    sides = np.diag([scale * stretch, scale / stretch])
+    jitter = np.eye(3, dtype=np.float32)
+    jitter[:2, :2] = np.array([[cosine, -sine], [sine, cosine]]) @ sides
+    jitter[:2, 2] = shift_x, shift_y
+    return jitter
+
+
+def _vary_grey(image: Tensor, config: AugmentationConfig, generator: np.random.Generator) -> Tensor:
+    """Vary gamma, contrast, brightness, sharpness and noise, and erase rectangles; (B, 1, Y, X) in 0..1."""
+    count = len(image)
+
+    def uniform() -> Tensor:
+        return torch.from_numpy(generator.uniform(-config.contrast, config.contrast, (count, 1, 1, 1))).float()
+
+    varied = image.clamp(1e-3, 1) ** torch.exp(uniform())
+    varied = (varied - 0.5) * (1 + uniform()) + 0.5 + uniform() / 2
+    is_blurred = torch.from_numpy(generator.random(count) < config.blur_share)
+    if is_blurred.any():
+        varied[is_blurred] = vision.gaussian_blur(varied[is_blurred], kernel_size=[5, 5], sigma=[1.0, 1.0])
+    noise = torch.from_numpy(generator.standard_normal(image.shape, dtype=np.float32))
+    varied = varied + noise * generator.uniform(0, config.noise)
+    _erase(varied, config.erase_share, generator)
+    return varied.clamp(0, 1)
+
+
+def _erase(image: Tensor, share: float, generator: np.random.Generator) -> None:
+    """Set a rectangle of 1 % to 9 % of the area to mid-grey in a `share` of the images, in place."""
+    size = image.shape[-1]
+    for index in np.flatnonzero(generator.random(len(image)) < share):
+        height, width = (int(side) for side in generator.uniform(0.1, 0.3, size=2) * size)
+        top, left = generator.integers(0, size - height), generator.integers(0, size - width)
+        image[index, :, top : top + height, left : left + width] = 0.5

@@ -1,0 +1,194 @@
+"""Epochs: schedule, moving average of the weights, gradient clipping, checkpoint, resume.
+
+All randomness of an epoch comes from (seed, epoch), so a run that is resumed after its last finished epoch ends with the
+weights of a run that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from inference.networks.hybridmednet import HybridMedNet
+from inference.training.augmentation import AugmentationConfig, Batch, lung_regions, random_batch
+from inference.training.data import Images, batches
+from inference.training.losses import LossConfig, Losses, hybrid_loss
+from inference.transforms import Region
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One step of a long work, for a progress bar."""
+
+    stage: str
+    """'images', 'train', 'calibrate', 'evaluate'."""
+    done: int
+    total: int
+    epoch: int = 0
+    epochs: int = 0
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LoopConfig:
+    """The `[training]` table of a bundle, without its sub-tables."""
+
+    epochs: int = 12
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    warm_up_share: float = 0.08
+    """Share of all steps in which the rate climbs; after it, half a cosine down to nothing."""
+    average_decay: float = 0.995
+    """Of the exponential moving average of the weights, per step."""
+    gradient_norm: float = 2.0
+    small_share: float = 0.5
+    """Share of epochs, the first ones, that train on smaller views."""
+    small_scale: float = 0.75
+    """Side of the smaller views over the input size."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """What is learnt, and how."""
+
+    images: Images
+    parents: tuple[int, ...]
+    """Coarse class of each fine class."""
+    size: int
+    margin: float
+    loop: LoopConfig
+    augmentation: AugmentationConfig
+    loss: LossConfig
+
+
+def fit(
+    network: HybridMedNet,
+    task: Task,
+    checkpoint: Path,
+    *,
+    device: torch.device,
+    seed: int,
+    report: Callable[[Progress], None],
+) -> HybridMedNet:
+    """Train `network`, or go on from `checkpoint`, and return the averaged network.
+
+    Parameters
+    ----------
+    checkpoint
+        Written after every epoch; deleted by nobody.
+    """
+    run = _Run(network.to(device), task, device, seed)
+    first = run.resume(checkpoint)
+    regions = lung_regions(task.images, task.margin)
+    for epoch in range(first, task.loop.epochs):
+        run.epoch(epoch, regions, report)
+        run.save(checkpoint, epoch + 1)
+    averaged: HybridMedNet = run.averaged.module
+    return averaged.eval()
+
+
+class _Run:
+    """The mutable state of one training run."""
+
+    def __init__(self, network: HybridMedNet, task: Task, device: torch.device, seed: int) -> None:
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        self.task, self.device, self.seed = task, device, seed
+        loop = task.loop
+        self.averaged: Any = AveragedModel(
+            network, multi_avg_fn=get_ema_multi_avg_fn(loop.average_decay), use_buffers=True
+        )
+        self.optimizer = torch.optim.AdamW(_groups(network, loop.weight_decay), lr=loop.learning_rate)
+        self.steps_per_epoch = max(len(task.images) // loop.batch_size, 1)
+
+    def resume(self, checkpoint: Path) -> int:
+        """Load `checkpoint` where it exists; return the epochs it has behind it."""
+        if not checkpoint.exists():
+            return 0
+        state = torch.load(checkpoint, map_location=self.device, weights_only=True)
+        if state["seed"] != self.seed or state["epochs"] != self.task.loop.epochs:
+            raise ValueError(f"{checkpoint}: made with another seed or number of epochs")
+        self.network.load_state_dict(state["network"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        return int(state["done"])
+
+    def save(self, checkpoint: Path, done: int) -> None:
+        """Write the state after `done` epochs, whole or not at all."""
+        state = {
+            "done": done,
+            "seed": self.seed,
+            "epochs": self.task.loop.epochs,
+            "network": self.network.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        partial = checkpoint.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(checkpoint)
+
+    def epoch(self, epoch: int, regions: list[Region], report: Callable[[Progress], None]) -> None:
+        """Show every image once."""
+        loop, task = self.task.loop, self.task
+        torch.manual_seed(self.seed * 1_000_003 + epoch)
+        generator = np.random.default_rng((self.seed, epoch))
+        size = task.size if epoch >= loop.small_share * loop.epochs else round(task.size * loop.small_scale)
+        self.network.train()
+        means: dict[str, float] = {}
+        for step, indices in enumerate(batches(len(task.images), loop.batch_size, generator)):
+            batch = random_batch(task.images, regions, indices, size, task.augmentation, generator)
+            losses = self.step(batch, epoch * self.steps_per_epoch + step)
+            for name in ("total", "coarse", "fine", "agreement", "segmentation"):
+                value = float(getattr(losses, name).detach())
+                means[name] = means.get(name, value) + (value - means.get(name, value)) / (step + 1)
+            report(Progress("train", step + 1, self.steps_per_epoch, epoch + 1, loop.epochs, dict(means)))
+
+    def step(self, batch: Batch, step: int) -> Losses:
+        """Take one step of the optimizer."""
+        loop = self.task.loop
+        rate = loop.learning_rate * schedule(step / (self.steps_per_epoch * loop.epochs), loop.warm_up_share)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        moved = _on(batch, self.device)
+        losses = hybrid_loss(self.network(moved.image), moved, self.task.parents, self.task.loss)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), loop.gradient_norm)
+        self.optimizer.step()
+        self.averaged.update_parameters(self.network)
+        return losses
+
+
+def schedule(share: float, warm_up_share: float) -> float:
+    """Return the learning rate at `share` of all steps, relative to its peak: a straight climb, then half a cosine."""
+    if share < warm_up_share:
+        return (share + 1e-3) / (warm_up_share + 1e-3)
+    return 0.5 * (1 + math.cos(math.pi * (share - warm_up_share) / (1 - warm_up_share)))
+
+
+def _groups(network: HybridMedNet, weight_decay: float) -> Sequence[dict[str, Any]]:
+    """Decay weights alone, not biases and norms (Loshchilov and Hutter, ICLR 2019; He et al., CVPR 2019)."""
+    parameters = list(network.parameters())
+    return [
+        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _on(batch: Batch, device: torch.device) -> Batch:
+    """Return `batch` on the device, images with channels last (the faster layout on both CPU and GPU)."""
+    return Batch(
+        image=batch.image.to(device, memory_format=torch.channels_last),
+        lungs=batch.lungs.to(device),
+        has_mask=batch.has_mask.to(device),
+        is_classified=batch.is_classified.to(device),
+        coarse=batch.coarse.to(device),
+        fine=batch.fine.to(device),
+    )

@@ -1,0 +1,144 @@
+"""Planes to network input and back, each step with its inverse.
+
+A plane is cut in two steps: `normalised` brings any (Y, X) plane onto the bundle's square detail grid with grey values in 0..1,
+and `sample` cuts a `Region` of it into the network's square input. Regions are given in normalised coordinates of the plane,
+-1 at its first edge and 1 at its last (pixel i of n has its centre at (2 i + 1) / n - 1), so they mean the same on the
+source grid and on the detail grid. `restore` brings a result on a region back to the source grid: every source pixel is
+looked up at its own centre; pixels outside the region get the fill value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A rectangle of a plane, in normalised coordinates."""
+
+    center_x: float
+    center_y: float
+    half_width: float
+    """1 is half the plane's width."""
+    half_height: float
+    """1 is half the plane's height."""
+
+    def theta(self) -> NDArray[np.float32]:
+        """(2, 3) affine from the region's normalised coordinates (x, y, 1) to the plane's."""
+        rows = [[self.half_width, 0.0, self.center_x], [0.0, self.half_height, self.center_y]]
+        return np.array(rows, dtype=np.float32)
+
+    def inverse_theta(self) -> NDArray[np.float32]:
+        """(2, 3) affine from the plane's normalised coordinates to the region's."""
+        rows = [
+            [1 / self.half_width, 0.0, -self.center_x / self.half_width],
+            [0.0, 1 / self.half_height, -self.center_y / self.half_height],
+        ]
+        return np.array(rows, dtype=np.float32)
+
+
+def square_region(center_x: float, center_y: float, half_side: float, aspect: float) -> Region:
+    """Return the physically square region with `half_side` in units of half the plane's height.
+
+    Parameters
+    ----------
+    aspect
+        Physical width of the whole plane over its physical height.
+    """
+    return Region(center_x, center_y, half_side / aspect, half_side)
+
+
+def letter_box(aspect: float) -> Region:
+    """Return the smallest physically square region around the whole plane."""
+    return square_region(0.0, 0.0, max(1.0, aspect), aspect)
+
+
+def around(mask: NDArray[np.bool_], aspect: float, margin: float) -> Region:
+    """Return the physically square region around the set pixels of a whole plane's (Y, X) mask.
+
+    Parameters
+    ----------
+    margin
+        Side of the region over the longer side of the bounding box.
+
+    Raises
+    ------
+    ValueError
+        The mask is empty.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        raise ValueError("the mask is empty")
+    height, width = mask.shape
+    top, bottom = 2 * rows[0] / height - 1, 2 * (rows[-1] + 1) / height - 1
+    left, right = 2 * columns[0] / width - 1, 2 * (columns[-1] + 1) / width - 1
+    half_side = margin * max((right - left) * aspect, bottom - top) / 2
+    return square_region(float(left + right) / 2, float(top + bottom) / 2, float(half_side), aspect)
+
+
+def normalised(plane: NDArray[np.float32], detail: int, percentiles: tuple[float, float]) -> NDArray[np.float32]:
+    """Return `plane` (Y, X) on the (detail, detail) grid, its percentiles at 0 and 1, clipped.
+
+    The grid is square whatever the plane's shape; `Region` undoes the squash. Reduction is low-passed.
+    """
+    tensor = torch.from_numpy(np.ascontiguousarray(plane, dtype=np.float32))[None, None]  # (1, 1, Y, X)
+    if plane.shape != (detail, detail):
+        size = (detail, detail)
+        tensor = functional.interpolate(tensor, size=size, mode="bilinear", align_corners=False, antialias=True)
+    squared = tensor[0, 0].numpy()  # (detail, detail)
+    low, high = np.percentile(squared, percentiles)
+    return np.clip((squared - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
+
+
+def sample(planes: Tensor, thetas: Tensor, size: int) -> Tensor:
+    """Cut one region out of each plane.
+
+    Parameters
+    ----------
+    planes
+        (B, C, Y, X).
+    thetas
+        (B, 2, 3) affines from region to plane, as by `Region.theta`.
+    size
+        Side of the result.
+
+    Returns
+    -------
+    (B, C, size, size); outside the plane its border value goes on.
+    """
+    batch, channels = planes.shape[:2]
+    grid = functional.affine_grid(thetas, [batch, channels, size, size], align_corners=False)
+    return functional.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def restore(result: Tensor, region: Region, shape: Sequence[int], fill: float = 0.0) -> Tensor:
+    """Bring a result on a region back to the source grid.
+
+    Parameters
+    ----------
+    result
+        (C, size, size) on the region.
+    region
+        The region that `sample` cut.
+    shape
+        (Y, X) of the source grid.
+    fill
+        Value outside the region.
+
+    Returns
+    -------
+    (C, Y, X).
+    """
+    channels = result.shape[0]
+    theta = torch.from_numpy(region.inverse_theta())[None].to(result.device)
+    grid = functional.affine_grid(theta, [1, channels, *shape], align_corners=False)  # (1, Y, X, 2)
+    back = functional.grid_sample(result[None], grid, mode="bilinear", padding_mode="border", align_corners=False)[0]
+    outside = (grid[0].abs() > 1).any(dim=2)  # (Y, X)
+    return back.masked_fill(outside, fill)

@@ -1,0 +1,214 @@
+"""A whole gateway as a user runs it: `hybridmed serve` as a process on free ports, asked through its own doors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.services.process import LOOPBACK, Program, free_port, listens, wait_until
+
+AE_TITLE = "HYBRIDMED"
+START_TIMEOUT_S = 90
+RESULT_TIMEOUT_S = 300
+_REPOSITORY = Path(__file__).parents[2]
+
+
+class GatewayProcess:
+    """`hybridmed serve` in a folder of the test.
+
+    Parameters
+    ----------
+    home
+        Folder of its data, settings and log.
+    env
+        Further `HYBRIDMED_` variables.
+    toml
+        Text of its `hybridmed.toml`.
+    roles
+        `--only`; all roles when empty.
+    """
+
+    def __init__(self, home: Path, *, toml: str = "", roles: str = "", **env: str) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self.data_dir = home / "data"
+        self.dicom_port = free_port()
+        self.http_port = free_port()
+        config = home / "hybridmed.toml"
+        config.write_text(toml)
+        self.env = {
+            "HYBRIDMED_CONFIG": str(config),
+            "HYBRIDMED_DATA_DIR": str(self.data_dir),
+            "HYBRIDMED_DICOM_PORT": str(self.dicom_port),
+            "HYBRIDMED_HTTP_PORT": str(self.http_port),
+            "HYBRIDMED_QUIET_S": "2",
+            "HYBRIDMED_RETRY_S": "0.5",
+            "HYBRIDMED_RETRY_LIMIT_S": "3",
+            "HYBRIDMED_LEASE_S": "6",
+            "HYBRIDMED_DELIVERY_TIMEOUT_S": "10",
+            "HYBRIDMED_RESERVE_MIB": "64",
+            "HYBRIDMED_DEVICE": "cpu",
+            "HYBRIDMED_LOG_FORMAT": "json",
+            **env,
+        }
+        self._roles = roles
+        argv = [sys.executable, "-m", "gateway", "serve", *(["--only", roles] if roles else [])]
+        self.program = Program(argv, log=home / "gateway.log", env=self.env, cwd=_REPOSITORY)
+
+    @property
+    def address(self) -> str:
+        """The Storage SCP as AET@host:port."""
+        return f"{AE_TITLE}@{LOOPBACK}:{self.dicom_port}"
+
+    @property
+    def url(self) -> str:
+        """The root of its HTTP."""
+        return f"http://{LOOPBACK}:{self.http_port}"
+
+    def start(self) -> None:
+        """Start it; returns when it receives, and answers HTTP where it serves the web."""
+        self.program.start()
+        self.program.wait_ready(self._is_ready, START_TIMEOUT_S)
+
+    def stop(self) -> int | None:
+        """Ask it to drain, and return its exit status."""
+        return self.program.stop(timeout_s=90)
+
+    def kill(self) -> None:
+        """End the supervisor and all roles at once, as a power cut does to processes."""
+        self.program.kill()
+
+    def cli(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run `hybridmed` with the gateway's settings."""
+        return subprocess.run(
+            [sys.executable, "-m", "gateway", *arguments],
+            env={**os.environ, **self.env},
+            cwd=_REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def json(self, *arguments: str) -> Any:
+        """Run a list or show command with `--json` and return what it printed."""
+        ended = self.cli(*arguments, "--json")
+        assert ended.returncode == 0, ended.stderr[-2000:] + self.log_tail()
+        return json.loads(ended.stdout)
+
+    def get(self, path: str, **parameters: str) -> Any:
+        """GET a JSON resource."""
+        response = httpx.get(self.url + path, params=parameters, timeout=30, trust_env=False)
+        assert response.status_code == httpx.codes.OK, response.text[:2000]
+        return response.json()
+
+    def role_pid(self, role: str) -> int:
+        """Return the process id of a running role, from its heartbeat."""
+        found: list[int] = []
+
+        def has_beat() -> bool:
+            beats = [beat for beat in self.json("services", "list") if beat["role"] == role]
+            found[:] = [beat["pid"] for beat in beats if _is_alive(beat["pid"])]
+            return bool(found)
+
+        wait_until(has_beat, 60, f"heartbeat of {role}")
+        return found[0]
+
+    def kill_role(self, role: str) -> int:
+        """End one role by SIGKILL, and return the process id that it had."""
+        pid = self.role_pid(role)
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def wait_for_jobs(self, count: int, timeout_s: float = RESULT_TIMEOUT_S) -> list[dict[str, Any]]:
+        """Wait until so many jobs are done and none is open, and return the jobs."""
+        jobs: list[dict[str, Any]] = []
+
+        def all_done() -> bool:
+            jobs[:] = self.json("jobs", "list")
+            states = [job["state"] for job in jobs]
+            return states.count("done") >= count and not {"queued", "running"} & set(states)
+
+        self._wait(all_done, timeout_s, f"{count} finished jobs")
+        return jobs
+
+    def wait_for_studies(self, count: int, timeout_s: float = RESULT_TIMEOUT_S) -> list[dict[str, Any]]:
+        """Wait until so many studies are past receiving, and return the studies."""
+        studies: list[dict[str, Any]] = []
+
+        def all_past() -> bool:
+            studies[:] = self.json("studies", "list")
+            return len(studies) >= count and all(study["state"] != "receiving" for study in studies)
+
+        self._wait(all_past, timeout_s, f"{count} complete studies")
+        return studies
+
+    def wait_for_deliveries(self, timeout_s: float = RESULT_TIMEOUT_S, **filters: str) -> list[dict[str, Any]]:
+        """Wait until no delivery (to a destination, if given) waits, and return the deliveries."""
+        arguments = [word for name, value in filters.items() for word in (f"--{name}", value)]
+        deliveries: list[dict[str, Any]] = []
+
+        def none_waits() -> bool:
+            deliveries[:] = self.json("deliveries", "list", *arguments)
+            return bool(deliveries) and all(delivery["state"] != "waiting" for delivery in deliveries)
+
+        self._wait(none_waits, timeout_s, "deliveries")
+        return deliveries
+
+    def log_tail(self) -> str:
+        """Return the last of its log."""
+        return self.program.log_tail()
+
+    def log_text(self) -> str:
+        """Return its whole log."""
+        return self.program.log.read_text(errors="replace")
+
+    def stored_files(self) -> list[Path]:
+        """Return the instances on disk."""
+        return sorted((self.data_dir / "instances").rglob("*.dcm"))
+
+    def _wait(self, is_so: Any, timeout_s: float, what: str) -> None:
+        try:
+            wait_until(is_so, timeout_s, what)
+        except TimeoutError as error:
+            raise AssertionError(f"{error}\n{self.log_tail()}") from error
+
+    def _is_ready(self) -> bool:
+        if not self._roles or "web" in self._roles:
+            try:
+                httpx.get(self.url + "/healthz", timeout=2, trust_env=False).raise_for_status()
+            except httpx.HTTPError:
+                return False
+        return bool(self._roles and "receive" not in self._roles) or listens(self.dicom_port)
+
+
+def storescu(address: str, files: Sequence[Path], *options: str) -> subprocess.CompletedProcess[str]:
+    """Send files by dcmtk's `dcmsend`, which proposes each file's own transfer syntax."""
+    ae_title, _, endpoint = address.partition("@")
+    host, _, port = endpoint.partition(":")
+    return subprocess.run(
+        ["dcmsend", "-aec", ae_title, *options, host, port, *map(str, files)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def settle(seconds: float) -> None:
+    """Wait a bounded time for something that must NOT happen."""
+    time.sleep(seconds)

@@ -1,0 +1,76 @@
+"""Everything odd that pydicom's users have met: each instance is stored or refused with a status."""
+
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pynetdicom.ae import ApplicationEntity
+
+from tests.acceptance.conftest import MakeGateway
+from tests.acceptance.gateway_process import GatewayProcess
+from tests.services.process import LOOPBACK
+from tests.studies import RealData
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
+
+
+def test_each_odd_file_is_stored_or_refused_with_a_status(make_embedded: MakeGateway, real_data: RealData) -> None:
+    """What was accepted equals what lies on disk and in the index; the receiver lives and stays the same process."""
+    gateway = make_embedded(HYBRIDMED_QUIET_S="3600")
+    gateway.start()
+    pid = gateway.role_pid("receive")
+
+    answers = {file: _send_one(gateway, file) for file in real_data.studies()["odd"]}
+    stored = {file for file, status in answers.items() if status == 0}
+    gateway.stop()
+    gateway.start()
+
+    assert pid
+    assert len(stored) > len(answers) / 2, answers
+    assert None not in answers.values(), [file.name for file, status in answers.items() if status is None]
+    distinct = {(header.SOPInstanceUID, _bytes(file)) for file in stored if (header := _header(file)) is not None}
+    indexed = gateway.json("studies", "list", "--limit", "1000")
+    assert len(gateway.stored_files()) == len(distinct)
+    assert sum(len(_instances(gateway, study["study_instance_uid"])) for study in indexed) > 0
+    assert gateway.json("dead", "list") == []
+
+
+def _instances(gateway: GatewayProcess, study: str) -> list[object]:
+    series = gateway.json("studies", "show", study)["series"]
+    return [one for one in series for _ in range(one["instance_count"])]
+
+
+def _header(file: Path) -> Dataset | None:
+    try:
+        return pydicom.dcmread(file, stop_before_pixels=True)
+    except InvalidDicomError:
+        return None
+
+
+def _bytes(file: Path) -> bytes:
+    return file.read_bytes()
+
+
+def _send_one(gateway: GatewayProcess, file: Path) -> int | None:
+    """Send one file as it lies, in its own transfer syntax; None where the association did not survive it.
+
+    A file that cannot be offered at all (no meta header, or no SOP class) counts as refused by the sender: 0x0110.
+    """
+    header = _header(file)
+    meta = None if header is None else header.file_meta
+    if meta is None or "TransferSyntaxUID" not in meta or "MediaStorageSOPClassUID" not in meta:
+        return 0x0110
+    entity = ApplicationEntity("ODDTEST")
+    entity.add_requested_context(meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID)
+    association = entity.associate(LOOPBACK, gateway.dicom_port, ae_title="HYBRIDMED")
+    if not association.is_established:
+        return 0x0122  # rejected context: no storage SOP class
+    try:
+        status = association.send_c_store(file)
+        return int(status.Status) if status else None
+    except (ValueError, AttributeError):  # pynetdicom itself cannot offer it
+        return 0x0110
+    finally:
+        association.release()

@@ -1,0 +1,151 @@
+"""PostgreSQL for the tests: the one that listens on its usual port, else a private one, else one in a container."""
+
+import contextlib
+import os
+import pwd
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import psycopg
+
+from tests.services.container import Container, engine
+from tests.services.process import LOOPBACK, Program, ServiceMissingError, free_port, run, wait_until
+
+USUAL_PORT = 5432
+IMAGE = "docker.io/library/postgres:16-alpine"
+_USER = "postgres"
+_START_TIMEOUT_S = 90
+
+
+class PostgresServer(Protocol):
+    """A server on a loopback port that lets the user `postgres` create databases."""
+
+    port: int
+
+    def close(self) -> None:
+        """End the server, if it was started for the tests."""
+
+
+def can_create_databases(port: int) -> bool:
+    """Return whether a server on this loopback port lets the user `postgres` in and create databases."""
+    try:
+        with _connect(port) as connection:
+            row = connection.execute("SELECT rolcreatedb FROM pg_roles WHERE rolname = current_user").fetchone()
+            return bool(row and row[0])
+    except psycopg.OperationalError:
+        return False
+
+
+@contextlib.contextmanager
+def database(port: int) -> Iterator[str]:
+    """Create a database and drop it afterwards, whoever is still connected; yields its SQLAlchemy address."""
+    name = f"hybridmed_test_{uuid.uuid4().hex[:12]}"
+    with _connect(port) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+    try:
+        yield f"postgresql+psycopg://{_USER}@{LOOPBACK}:{port}/{name}"
+    finally:
+        with _connect(port) as connection:
+            connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
+
+
+def obtain() -> PostgresServer:
+    """Return a server to test on.
+
+    Raises
+    ------
+    ServiceMissingError
+        If none runs, none is installed and no container engine answers.
+    """
+    if can_create_databases(USUAL_PORT):
+        return RunningPostgres()
+    if programs() is not None:
+        return PrivatePostgres()
+    engine_path = engine()
+    if engine_path is not None:
+        return ContainerPostgres(engine_path)
+    raise ServiceMissingError(
+        f"PostgreSQL: nothing on port {USUAL_PORT} lets the user postgres create databases, no server is "
+        "installed (Debian package: postgresql) and no container engine answers"
+    )
+
+
+def programs() -> Path | None:
+    """Return the folder of the newest installed server programs, or None."""
+    beside_initdb = shutil.which("initdb")
+    if beside_initdb:
+        return Path(beside_initdb).resolve().parent
+    versions = [path for path in Path("/usr/lib/postgresql").glob("*/bin") if (path / "initdb").exists()]
+    return max(versions, key=lambda path: int(path.parent.name), default=None)
+
+
+class RunningPostgres:
+    """The server that listens on the usual port; the tests leave it running."""
+
+    port = USUAL_PORT
+
+    def close(self) -> None:
+        """Leave the server as it is."""
+
+
+class PrivatePostgres:
+    """A server of the tests' own, started from installed programs by a user other than root."""
+
+    def __init__(self) -> None:
+        folder = programs()
+        if folder is None:
+            raise ServiceMissingError("PostgreSQL: no server is installed (Debian package: postgresql)")
+        self.port = free_port()
+        with contextlib.ExitStack() as closing:
+            home = Path(tempfile.mkdtemp(prefix="hybridmed-postgres-"))
+            closing.callback(shutil.rmtree, home)
+            become = _become_postgres(home)
+            data = str(home / "data")
+            initdb = [str(folder / "initdb"), "-D", data, "-U", _USER, "-A", "trust", "-E", "UTF8"]
+            run(*become, *initdb, "--locale=C", "--no-sync", cwd=home)
+            server = [*become, str(folder / "postgres"), "-D", data, "-p", str(self.port)]
+            settings = ["-c", f"listen_addresses={LOOPBACK}", "-c", "unix_socket_directories=", "-c", "fsync=off"]
+            program = Program([*server, *settings], log=home / "log", cwd=home)
+            program.start()
+            closing.callback(program.stop)
+            program.wait_ready(lambda: can_create_databases(self.port), _START_TIMEOUT_S)
+            self._closing = closing.pop_all()
+
+    def close(self) -> None:
+        """End the server and remove its files."""
+        self._closing.close()
+
+
+class ContainerPostgres:
+    """A server in a container."""
+
+    def __init__(self, engine_path: str) -> None:
+        environment = {"POSTGRES_HOST_AUTH_METHOD": "trust", "POSTGRES_USER": _USER}
+        self._container = Container(engine_path, IMAGE, port=USUAL_PORT, env=environment)
+        self.port = self._container.port
+        with contextlib.ExitStack() as closing:
+            closing.callback(self._container.remove)
+            self._container.start()
+            wait_until(lambda: can_create_databases(self.port), _START_TIMEOUT_S, "PostgreSQL in a container")
+            self._closing = closing.pop_all()
+
+    def close(self) -> None:
+        """Remove the container."""
+        self._closing.close()
+
+
+def _connect(port: int) -> "psycopg.Connection[tuple[object, ...]]":
+    return psycopg.connect(host=LOOPBACK, port=port, user=_USER, dbname="postgres", connect_timeout=5, autocommit=True)
+
+
+def _become_postgres(home: Path) -> list[str]:
+    """Hand a folder to the user `postgres` and return the prefix that runs a program as that user; none unless root."""
+    if os.getuid() != 0:
+        return []
+    account = pwd.getpwnam(_USER)
+    os.chown(home, account.pw_uid, account.pw_gid)
+    return ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]

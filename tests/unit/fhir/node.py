@@ -1,0 +1,61 @@
+"""The R4 validators that run on node: installed once into `tests/node/node_modules`, then used from there.
+
+By hand: `cd tests/node && npm install --no-package-lock`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parents[2] / "node"
+_STAMP = FOLDER / "node_modules" / ".installed"
+_INSTALL_TIMEOUT_S = 300
+_CHECK_TIMEOUT_S = 120
+
+
+class MissingNodeError(RuntimeError):
+    """Node or its packages are not installed."""
+
+
+def complaints(resources: Sequence[dict[str, Any]], scratch: Path) -> list[str]:
+    """Return what the validators complain about, empty when all is well."""
+    install()
+    file = scratch / "resources.json"
+    file.write_text(json.dumps(resources), encoding="utf-8")
+    command = [_program("node"), "validate.mjs", str(file)]
+    done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=_CHECK_TIMEOUT_S, check=False)
+    if done.returncode:
+        raise RuntimeError(f"the validators failed: {done.stderr[-500:]}")
+    found: list[str] = json.loads(done.stdout)
+    return found
+
+
+def install() -> None:
+    """Install the packages unless those of this `package.json` are there; of two test runs at once, one waits."""
+    wanted = hashlib.sha256((FOLDER / "package.json").read_bytes()).hexdigest()
+    _STAMP.parent.mkdir(exist_ok=True)
+    with (_STAMP.parent / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _STAMP.exists() and _STAMP.read_text(encoding="ascii") == wanted:
+            return
+        command = [_program("npm"), "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
+        done = subprocess.run(
+            command, cwd=FOLDER, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT_S, check=False
+        )
+        if done.returncode:
+            raise MissingNodeError(f"npm could not install the FHIR validators: {done.stderr[-500:]}")
+        _STAMP.write_text(wanted, encoding="ascii")
+
+
+def _program(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        raise MissingNodeError(f"{name} is missing (apt: nodejs npm): the FHIR resources cannot be checked without it")
+    return path
