@@ -36,8 +36,8 @@ quick: environment ## unit tests alone, which need no service
 	@$(PYTEST) tests/unit
 
 constraints: environment ## pin what pyproject.toml gained; remove lines from constraints.txt first to renew their pins
-	@$(PYTHON_OF_VENV) -m uv pip compile --quiet pyproject.toml --extra inference --group dev --group build \
-		--no-annotate --no-header --output-file constraints.txt
+	@printf 'hatchling\npip\nuv\n' | $(PYTHON_OF_VENV) -m uv pip compile --quiet pyproject.toml - \
+		--extra inference --group dev --no-annotate --no-header --output-file constraints.txt
 
 clean: ## remove .venv, caches and the data of the demo
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist hybridmed-data

@@ -114,23 +114,25 @@ class Receiver:
             The port cannot be opened.
         """
         disk_limits = DiskLimits(self._limits.reserve_bytes, self._limits.max_instance_bytes)
-        with (
-            Spool(self._store.data_dir, self._heartbeat.service_id, disk_limits) as spool,
-            Indexer(self._store, self._heartbeat) as indexer,
-        ):
-            self._adopt(indexer)
-            intake = Intake(spool, indexer, self._heartbeat.counters, self._heartbeat.service_id)
-            server = self._open(intake)
-            thread = threading.Thread(target=server.serve_forever, name="storage-server", daemon=True)
-            thread.start()
-            log.info("receive.listening", ae_title=self._listening.ae_title, port=self._port)
-            self._is_listening.set()
-            try:
-                self._watch(stop, indexer)
-            finally:
-                server.stop()
-                thread.join()
-                self._drain()
+        with Spool(self._store.data_dir, self._heartbeat.service_id, disk_limits) as spool:
+            with Indexer(self._store, self._heartbeat) as indexer:
+                self._adopt(indexer)
+                self._serve(stop, Intake(spool, indexer, self._heartbeat.counters, self._heartbeat.service_id))
+            if not indexer.is_drained:
+                spool.leave_for_others()
+
+    def _serve(self, stop: threading.Event, intake: Intake) -> None:
+        server = self._open(intake)
+        thread = threading.Thread(target=server.serve_forever, name="storage-server", daemon=True)
+        thread.start()
+        log.info("receive.listening", ae_title=self._listening.ae_title, port=self._port)
+        self._is_listening.set()
+        try:
+            self._watch(stop, intake.indexer)
+        finally:
+            server.stop()
+            thread.join()
+            self._drain()
 
     def _open(self, intake: Intake) -> StorageServer:
         pynetdicom_config.LOG_HANDLER_LEVEL = "none"  # its handlers format every PDU for a log that nobody reads

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from pydicom.charset import CODES_TO_ENCODINGS, handled_encodings, python_encoding
+from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
 
 _ESCAPE = 0x1B
 _FRAGMENTS = re.compile(rb"^[^\x1b]+|\x1b[^\x1b]*")
@@ -51,7 +51,7 @@ def _decode_fragment(fragment: bytes, first: str) -> str:
     codec = CODES_TO_ENCODINGS.get(fragment[:length])
     if codec is None:
         return fragment[length:].decode(first, "replace")
-    if codec in handled_encodings:  # these codecs of Python want the escape sequence
+    if codec.startswith("iso2022"):  # these codecs of Python want the escape sequence
         return fragment.decode(codec, "replace")
     text = fragment[length:]
     reset = _RESETTING.search(text)

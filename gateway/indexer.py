@@ -13,6 +13,7 @@ unlink incoming/…
 
 from __future__ import annotations
 
+import errno
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -81,6 +82,8 @@ class Indexer:
         self._counters = heartbeat.counters
         self._queue: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._ending = threading.Event()
+        self.is_drained = True
+        """False once the end came with something left to do: a restart finds it."""
         self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
 
     def __enter__(self) -> Indexer:
@@ -101,6 +104,7 @@ class Indexer:
                 self._counters.set("hybridmed_index_waiting", self._queue.qsize() + len(batch))
                 if not self._until_done(partial(self._index, stretch)):
                     log.warning("index.left", items=self._queue.qsize() + len(batch))
+                    self.is_drained = False
                     return
 
     def _next_batch(self) -> list[Item]:
@@ -221,11 +225,14 @@ class Indexer:
         try:
             spooled = reread(path)
             return Arrival(spooled, read_header(path))
-        except CannotUnderstandError as error:
+        except (CannotUnderstandError, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EIO:
+                raise  # may pass; a bad sector does not, and must not hold up everything behind it
+            reason = error.comment if isinstance(error, CannotUnderstandError) else "the disk cannot read it"
             facts = path.stat()
             when = datetime.fromtimestamp(facts.st_mtime, UTC)
             unread = Spooled(path, "", facts.st_size, path.stem.partition("_")[0], "", when)
-            self._quarantine(unread, error.comment)
+            self._quarantine(unread, reason)
             return None
 
     def _quarantine(self, spooled: Spooled, reason: str) -> None:

@@ -64,7 +64,7 @@ def configure_logging(log_format: Literal["console", "json"] = "console", level:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("pynetdicom", "pydicom", "pika", "uvicorn.access", "httpx", "httpcore"):
+    for noisy in ("pynetdicom", "pydicom", "pika", "uvicorn", "highdicom", "httpx", "httpcore", "alembic"):
         # These write addresses, UIDs and now and then values of data sets; our own lines say what matters.
         logging.getLogger(noisy).setLevel(logging.CRITICAL if noisy == "pydicom" else logging.ERROR)
     structlog.contextvars.clear_contextvars()

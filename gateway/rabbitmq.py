@@ -30,6 +30,7 @@ from pika.exceptions import (
     ConnectionWrongStateError,
     ProbableAccessDeniedError,
     ProbableAuthenticationError,
+    UnroutableError,
 )
 
 from gateway.broker import JobMessage, Received
@@ -40,6 +41,8 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
+# ValueError: what pika 1.4 raises for a wait on a connection that has just closed.
+_PIKA_ERRORS = (AMQPError, OSError, ValueError)
 _PRECONDITION_FAILED = 406
 _ANSWER_S = 30.0  # how long a caller waits for an answer of the broker
 _IDLE_S = 1.0  # how long the connection's thread sleeps when nobody wakes it
@@ -135,7 +138,15 @@ class RabbitBroker:
             message_id=message.job_id,
         )
         name = self._queue(message.priority)
-        self._call(lambda channel: channel.basic_publish("", name, body, properties, mandatory=True))
+
+        def work(channel: BlockingChannel) -> None:
+            try:
+                channel.basic_publish("", name, body, properties, mandatory=True)
+            except UnroutableError:
+                channel.close()  # the queue was deleted: connecting anew makes it again
+                raise
+
+        self._call(work)
 
     def receive(self, timeout_s: float) -> Received | None:
         """Return the next message, stat first; BrokerAwayError when the broker is away until the time is over."""
@@ -274,13 +285,13 @@ class RabbitBroker:
             raise BrokerAwayError(f"{self._where} refuses the user or the password") from None
         except ProbableAccessDeniedError:
             raise BrokerAwayError(f"{self._where} refuses access to the virtual host") from None
-        except (AMQPError, OSError) as error:
+        except _PIKA_ERRORS as error:
             raise BrokerAwayError(f"{self._where} does not answer: {type(error).__name__}") from None
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(_close, connection)
             try:
                 channel = self._open_channel(connection)
-            except (AMQPError, OSError) as error:
+            except _PIKA_ERRORS as error:
                 raise BrokerAwayError(f"{self._where} closed the connection: {type(error).__name__}") from None
             on_failure.pop_all()
         return connection, channel
@@ -318,10 +329,11 @@ class RabbitBroker:
         try:
             while not self._closing.is_set() and channel.is_open:
                 self._do_commands(channel)
-                connection.process_data_events(time_limit=_IDLE_S)
+                if channel.is_open:
+                    connection.process_data_events(time_limit=_IDLE_S)
             if not self._closing.is_set():
                 log.warning("broker.channel_closed", where=self._where)
-        except (AMQPError, OSError) as error:
+        except _PIKA_ERRORS as error:
             log.warning("broker.lost", where=self._where, reason=type(error).__name__)
         finally:
             self._connection = None
@@ -338,7 +350,7 @@ class RabbitBroker:
                 continue
             try:
                 command.answer.set_result(command.work(channel))
-            except (AMQPError, OSError) as error:
+            except _PIKA_ERRORS as error:
                 reason = f"{self._where} did not do as asked: {type(error).__name__}"
                 command.answer.set_exception(BrokerAwayError(reason))
                 if not channel.is_open:
@@ -360,10 +372,13 @@ class RabbitBroker:
 
 
 def _parameters(url: str, heartbeat_s: int) -> pika.URLParameters:
+    expected = "HYBRIDMED_BROKER_URL is not amqp://user:password@host:port/vhost"
+    if not url.startswith(("amqp://", "amqps://")):
+        raise ConfigurationError(expected)
     try:
         parameters = pika.URLParameters(url)
     except (ValueError, TypeError, KeyError, IndexError):
-        raise ConfigurationError("HYBRIDMED_BROKER_URL is not amqp://user:password@host:port/vhost") from None
+        raise ConfigurationError(expected) from None
     parameters.heartbeat = heartbeat_s
     parameters.connection_attempts = 1  # we count the tries ourselves
     parameters.socket_timeout = 5
@@ -383,8 +398,6 @@ def _parse(body: bytes, priority: Priority) -> JobMessage | None:
 
 
 def _close(connection: pika.BlockingConnection) -> None:
-    try:
+    with contextlib.suppress(*_PIKA_ERRORS):
         if connection.is_open:
             connection.close()
-    except (AMQPError, OSError) as error:
-        log.debug("broker.close", reason=type(error).__name__)

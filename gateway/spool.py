@@ -84,10 +84,14 @@ class Upload:
         self._written = 0
         self._check_at = 0
         self._file: BinaryIO | None = None
-        with _as_refusal():
-            self._check_reserve()
-            self._file = path.open("xb", buffering=0)
-            self._file.write(_preamble_and_meta(origin))
+        try:
+            with _as_refusal():
+                self._check_reserve()
+                self._file = path.open("xb", buffering=0)
+                _write_all(self._file, _preamble_and_meta(origin))
+        except OutOfResourcesError:
+            self._remove()
+            raise
 
     def write(self, data: bytes | memoryview) -> None:
         """Append a piece of the data set; OutOfResourcesError where there is no room, the file being gone then."""
@@ -111,15 +115,16 @@ class Upload:
         with self._lock:
             if self._file is None:
                 raise OutOfResourcesError("the association ended while its instance was written")
+            final = self.path.with_suffix(".dcm")
             try:
                 with _as_refusal():
                     os.fsync(self._file.fileno())
                     size = self._file.tell()
                     self._file.close()
-                    final = self.path.with_suffix(".dcm")
                     self.path.rename(final)
                     sync_folder(final.parent)
             except OutOfResourcesError:
+                final.unlink(missing_ok=True)
                 self._remove()
                 raise
             self._file = None
@@ -152,6 +157,7 @@ class Spool:
         self.folder = data_dir / "incoming" / service_id
         self._limits = limits
         self._lock_file: BinaryIO | None = None
+        self._is_kept = False
 
     def __enter__(self) -> Spool:
         # Made aside and renamed with the lock held, so that nobody ever sees it without a holder.
@@ -164,9 +170,14 @@ class Spool:
 
     def __exit__(self, *_exception: object) -> None:
         if self._lock_file is not None:
-            _remove_if_empty(self.folder)
+            if not self._is_kept:
+                _remove_if_empty(self.folder)
             self._lock_file.close()
             self._lock_file = None
+
+    def leave_for_others(self) -> None:
+        """Keep the folder at the end, even an empty one: who adopts it closes our associations in the database."""
+        self._is_kept = True
 
     def begin(self, origin: Origin, number: int) -> Upload:
         """Begin to write the `number`th instance of an association; OutOfResourcesError where there is no room."""

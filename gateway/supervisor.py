@@ -70,9 +70,9 @@ class Supervisor:
                 self._stop.wait(0.1)
             return 0
         finally:
+            self._drain()
             os.close(hold)
             os.close(lifeline)
-            self._drain()
 
     def _tend(self, child: _Child, lifeline: int) -> bool:
         """Start a role that is due, note one that ended; False where its settings are wrong and no restart can help."""

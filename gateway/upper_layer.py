@@ -80,6 +80,11 @@ class PeerSocket(AssociationSocket):
             read += count
         return data
 
+    def _shutdown_socket(self) -> None:
+        """Close for good: the original leaves the file open where the peer has gone first."""
+        end_quietly(self._peer)
+        self._peer.close()
+
 
 class PeerHandler(RequestHandler):
     """One connection: wait for its first byte, then hand it to an association."""
@@ -174,12 +179,13 @@ class StorageServer(ThreadedAssociationServer):
         with self._waiting_lock:
             self._is_stopping = True
             for peer in self._waiting:
-                _end_quietly(peer)
+                end_quietly(peer)
         socketserver.BaseServer.shutdown(self)
         self.server_close()
 
 
-def _end_quietly(peer: socket.socket) -> None:
+def end_quietly(peer: socket.socket) -> None:
+    """End a connection both ways; no matter if it has ended already."""
     try:
         peer.shutdown(socket.SHUT_RDWR)
     except OSError:

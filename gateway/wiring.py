@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
-from inference.bundle import Bundle, default_bundle_dir
-from inference.bundle import find_bundles as find_bundles_in
 
 from gateway.association import Limits as ReceiveLimits
 from gateway.association import Listening, Receiver
 from gateway.broker import Broker, EmbeddedBroker
-from gateway.config import Settings, load_settings
+from gateway.config import Destination, Settings, load_settings
+from gateway.delivery import Deliverer, DeliveryLimits, Sender, open_sender
+from gateway.dispatcher import Dispatcher, DispatchTimes, Router
 from gateway.errors import ConfigurationError, DatabaseAwayError
 from gateway.rabbitmq import RabbitBroker
-from gateway.routing import BundleOffer, check_rules
+from gateway.routing import BundleOffer
 from gateway.services import Counters, Heartbeat, Role
 from gateway.store import Store, open_store, schema
+from inference.bundle import Bundle, default_bundle_dir
+from inference.bundle import find_bundles as find_bundles_in
+from inference.errors import InferenceError
 
 if TYPE_CHECKING:
-    pass
+    from gateway.worker.model import FindModel
+    from inference.findings import Outcome
+    from inference.predict import Predictor
 
 log = structlog.get_logger()
 _MIB = 1 << 20
@@ -71,6 +78,12 @@ def bundle_offers(settings: Settings) -> tuple[BundleOffer, ...]:
     return tuple(BundleOffer(bundle.name, bundle.applicability.wants) for bundle in bundles)
 
 
+def build_router(settings: Settings, store: Store) -> Router:
+    """Return the routing of the settings' rules over the bundles installed."""
+    names = [destination.name for destination in settings.destinations]
+    return Router(store, settings.rules, bundle_offers(settings), names)
+
+
 def build_broker(settings: Settings, store: Store) -> Broker:
     """Return the RabbitMQ broker where one is set, the embedded one otherwise; nothing connects yet."""
     if settings.broker_url is None:
@@ -99,9 +112,6 @@ def build_role(name: str, settings: Settings) -> Role:
     DatabaseAwayError
         The database does not answer, and the role is not 'receive', which goes on without.
     """
-    if settings.auth == "oidc":
-        raise ConfigurationError("auth: oidc is not available in this version: set HYBRIDMED_AUTH=token")
-    check_rules(settings.rules)
     store = open_settings_store(settings)
     try:
         schema.require_current(store)
@@ -150,4 +160,128 @@ def _build_receiver(settings: Settings, store: Store, heartbeat: Heartbeat) -> R
     return Receiver(store, listening, limits, heartbeat)
 
 
-_Builder = Callable[[Settings, Store, Heartbeat], Role]
+def _build_dispatcher(settings: Settings, store: Store, heartbeat: Heartbeat) -> Role:
+    return Dispatcher(
+        store,
+        build_broker(settings, store),
+        build_router(settings, store),
+        heartbeat.counters,
+        max_attempts=settings.max_attempts,
+        times=DispatchTimes(quiet_s=settings.quiet_s),
+    )
+
+
+def _build_worker(settings: Settings, store: Store, heartbeat: Heartbeat) -> Role:
+    find_model = _model_finder(settings)
+    # Imported here: rendering brings highdicom, which the other roles need not load.
+    from fhir_facade.identity import installation_ids  # noqa: PLC0415
+    from fhir_facade.render import FhirRenderer  # noqa: PLC0415
+
+    from gateway.report.picture import render_pictures  # noqa: PLC0415
+    from gateway.report.render import render_outcome  # noqa: PLC0415
+    from gateway.worker import Limits, Renderers, Worker  # noqa: PLC0415
+
+    return Worker(
+        store=store,
+        broker=build_broker(settings, store),
+        heartbeat=heartbeat,
+        find_model=find_model,
+        renderers=Renderers(render_outcome, render_pictures, FhirRenderer(installation_ids(store.data_dir))),
+        destinations=settings.destinations,
+        limits=Limits(
+            lease_s=settings.lease_s,
+            max_attempts=settings.max_attempts,
+            retry_first=timedelta(seconds=settings.retry_s),
+            retry_limit=timedelta(seconds=settings.retry_limit_s),
+        ),
+    )
+
+
+def _model_finder(settings: Settings) -> FindModel:
+    """Return what gives the model of a bundle, loaded at its first job and kept.
+
+    Raises
+    ------
+    ConfigurationError
+        torch is not installed here, or the device that is set is not there.
+    """
+    try:
+        from inference.predict import Predictor, resolve_device  # noqa: PLC0415 torch is optional: the worker alone
+    except ModuleNotFoundError as error:
+        advice = "pip install -c constraints.txt 'hybridmed-gateway[inference]', or serve without the role work"
+        raise ConfigurationError(f"{error.name} is not installed: {advice}") from error
+    try:
+        device = resolve_device(settings.device)
+    except InferenceError as error:
+        raise ConfigurationError(f"HYBRIDMED_DEVICE: {error}") from error
+    bundles, problems = find_bundles(settings)
+    for problem in problems:
+        log.error("bundle.refused", reason=problem)
+    by_name = {bundle.name: bundle for bundle in bundles}
+    loaded: dict[str, _BundleModel] = {}
+
+    def find(name: str) -> _BundleModel | None:
+        if name in by_name and name not in loaded:
+            loaded[name] = _BundleModel(by_name[name], Predictor(by_name[name], str(device)))
+        return loaded.get(name)
+
+    return find
+
+
+class _BundleModel:
+    """A bundle and its predictor as the worker's `Model`."""
+
+    def __init__(self, bundle: Bundle, predictor: Predictor) -> None:
+        self.algorithm = bundle.algorithm
+        self.wants = bundle.applicability.wants
+        self._predictor = predictor
+
+    def prepare(self, series: Sequence[Sequence[Path]], /) -> Callable[[], Sequence[Outcome]]:
+        """Read and transform; the call infers."""
+        return partial(self._predictor.run, self._predictor.prepare(series))
+
+
+def _build_deliverer(settings: Settings, store: Store, heartbeat: Heartbeat) -> Role:
+    def sender(destination: Destination) -> Sender:
+        return open_sender(destination, ae_title=settings.ae_title, timeout_s=settings.delivery_timeout_s)
+
+    return Deliverer(
+        store=store,
+        heartbeat=heartbeat,
+        destinations=settings.destinations,
+        open_sender=sender,
+        limits=DeliveryLimits(
+            lease_s=settings.lease_s,
+            max_attempts=settings.max_attempts,
+            retry_first=timedelta(seconds=settings.retry_s),
+            retry_limit=timedelta(seconds=settings.retry_limit_s),
+        ),
+    )
+
+
+def _build_web(settings: Settings, store: Store, heartbeat: Heartbeat) -> Role:
+    # Imported here: the other roles serve no HTTP.
+    from fhir_facade.app import create_app as create_fhir_app  # noqa: PLC0415
+
+    from gateway.web.app import HttpParts, create_app  # noqa: PLC0415
+    from gateway.web.auth import Access  # noqa: PLC0415
+    from gateway.web.role import WebRole  # noqa: PLC0415
+
+    parts = HttpParts(
+        store=store,
+        fhir=create_fhir_app(store),
+        access=Access(mode=settings.auth, token_digests=settings.tokens),
+        counters=heartbeat.counters,
+        reserve_bytes=settings.reserve_mib * _MIB,
+        broker_check=partial(check_broker, settings) if settings.broker_url else None,
+    )
+    return WebRole(create_app(parts), bind=settings.bind, port=settings.http_port)
+
+
+_BUILDERS: Mapping[str, Callable[[Settings, Store, Heartbeat], Role]] = {
+    "receive": _build_receiver,
+    "dispatch": _build_dispatcher,
+    "work": _build_worker,
+    "deliver": _build_deliverer,
+    "web": _build_web,
+}

@@ -2,10 +2,17 @@
 
 findings.py     what a model says, in neither DICOM nor FHIR
 volume.py       DICOM instances -> Volume (voxels and affine to LPS)
-pixels.py       one frame's stored values -> modality values
-bundle.py       bundle.toml -> Bundle (no torch)
+geometry.py     order, evenness, affine of a stack (pure)
+plane.py        one image plane of a header; classic and Enhanced alike
+instance.py     a header read without trusting it
+pixels.py       stored values -> modality values
+decode.py       one decoder for each transfer syntax; the ones that may crash, in a process of their own
+codestream.py   the size that a compressed frame declares, checked before it is decoded
+views.py        which projections a bundle reads
+bundle.py       bundle.toml -> Bundle (no torch); table.py reads its fields
 transforms.py   resample, window, letter-box; each with its inverse
 predict.py      Bundle + Volume -> findings, on a device
+saliency.py     Grad-CAM
 networks/       one idea per file: pyramid, attention, fusion, heads, decoder, hybridmednet
 training/       data, augmentation, losses, loop, calibration, evaluation
 """

@@ -1,10 +1,10 @@
 """Planes to network input and back, each step with its inverse.
 
-A plane is cut in two steps: `normalised` brings any (Y, X) plane onto the bundle's square detail grid with grey values in 0..1,
-and `sample` cuts a `Region` of it into the network's square input. Regions are given in normalised coordinates of the plane,
--1 at its first edge and 1 at its last (pixel i of n has its centre at (2 i + 1) / n - 1), so they mean the same on the
-source grid and on the detail grid. `restore` brings a result on a region back to the source grid: every source pixel is
-looked up at its own centre; pixels outside the region get the fill value.
+A plane is cut in two steps: `normalised` brings any (Y, X) plane onto the bundle's square detail grid with grey
+values in 0..1, and `sample` cuts a `Region` of it into the network's square input. Regions are given in normalised
+coordinates of the plane, -1 at its first edge and 1 at its last (pixel i of n has its centre at (2 i + 1) / n - 1),
+so they mean the same on the source grid and on the detail grid. `restore` brings a result on a region back to the
+source grid: every source pixel is looked up at its own centre; pixels outside the region get the fill value.
 """
 
 from __future__ import annotations

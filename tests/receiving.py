@@ -88,11 +88,16 @@ def associated(port: int, sendings: Sequence[Sending], calling_ae: str = "CT1") 
     pairs = dict.fromkeys((one.sop_class_uid, one.transfer_syntax_uid) for one in sendings)
     contexts = [build_context(sop_class, syntax) for sop_class, syntax in pairs]
     association = ae.associate("127.0.0.1", port, contexts=contexts, ae_title="HYBRIDMED")
+    peer = association.dul.socket.socket
     try:
         yield association
     finally:
         if association.is_established:
             association.release()
+        if association.ident is not None:
+            association.join(10)
+        if peer is not None:
+            peer.close()  # pynetdicom leaves it open where the other side has gone first
 
 
 def send(association: Association, sending: Sending) -> Answer | None:

@@ -5,20 +5,35 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from pydicom.dataset import Dataset
-
 from fhir_facade.about import About
 from fhir_facade.codes import AI_ASSERTED, DICOM_UID, URI, concept, urn_oid
 from fhir_facade.imaging_study import accession_identifier
 from fhir_facade.observation import number, percent
 from fhir_facade.resource import Json, clean, present, reference
 from gateway.report.fhir_input import FhirInput
-from gateway.report.procedure import procedure_reported
 from gateway.store.studies import SeriesRow
 from inference.findings import Code, Finding, Findings, NotEvaluable, Outcome, Segment
 
 _RADIOLOGY: Json = {
     "coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0074", "code": "RAD", "display": "Radiology"}]
+}
+_XR_CHEST = Code("30745-4", "LN", "XR Chest Views")
+_XR = Code("43468-8", "LN", "XR Unspecified body region Views")
+_MR_BRAIN = Code("24590-2", "LN", "MR Brain")
+_BY_BODY_PART = {
+    ("CT", "CHEST"): Code("24627-2", "LN", "CT Chest"),
+    ("MR", "BRAIN"): _MR_BRAIN,
+    ("MR", "HEAD"): _MR_BRAIN,
+    ("CR", "CHEST"): _XR_CHEST,
+    ("DX", "CHEST"): _XR_CHEST,
+}
+_BY_MODALITY = {
+    "CT": Code("25045-6", "LN", "CT Unspecified body region"),
+    "MR": Code("25056-3", "LN", "MR Unspecified body region"),
+    "NM": Code("49118-3", "LN", "NM Unspecified body region"),
+    "PT": Code("44136-0", "LN", "PT Unspecified body region"),
+    "CR": _XR,
+    "DX": _XR,
 }
 _ANY_STUDY = Code("18748-4", "LN", "Diagnostic imaging study")
 _SHOWN_PER_SEGMENT = 3
@@ -60,18 +75,16 @@ def diagnostic_report_resource(finished: FhirInput, report_id: str, about: About
 
 
 def report_code(series: Sequence[SeriesRow], outcomes: Sequence[Outcome]) -> Json:
-    """Return the LOINC code of the procedure, as the SR gives it in Procedure Reported."""
+    """Return the LOINC code of the procedure, from modality and body part of what was evaluated."""
     evaluated = {outcome.series_instance_uid for outcome in outcomes}
     candidates = [each for each in series if each.series_instance_uid in evaluated] or [
         each for each in series if not each.is_own
     ]
-    for each in candidates:
-        header = Dataset()
-        header.Modality, header.BodyPartExamined = each.modality, each.body_part
-        code = procedure_reported(header)
-        if code.scheme == "LN":
-            return concept(code)
-    return concept(_ANY_STUDY)
+    codes = (
+        _BY_BODY_PART.get((each.modality, each.body_part.strip().upper())) or _BY_MODALITY.get(each.modality)
+        for each in candidates
+    )
+    return concept(next((code for code in codes if code is not None), _ANY_STUDY))
 
 
 def conclusion(outcomes: Sequence[Outcome]) -> str:

@@ -25,7 +25,7 @@ _CATEGORY: Json = {
 }
 _ABSENT = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 _EVALUABILITY = Code("evaluability", "99HYBRIDMED", "Evaluability")
-_SIGNIFICANT_DIGITS = 4
+_SIGNIFICANT_DIGITS = 5
 _PERCENT_DECIMALS = 4
 """As in the SR."""
 
@@ -68,7 +68,7 @@ def withdrawn(content: Json) -> Json:
 
 
 def number(value: float) -> Decimal:
-    """Return a measured value with four significant digits, and never fewer than its whole ones."""
+    """Return a measured value with five significant digits, and never fewer than its whole ones."""
     if value == 0:
         return Decimal(0)
     decimals = max(0, _SIGNIFICANT_DIGITS - 1 - math.floor(math.log10(abs(value))))

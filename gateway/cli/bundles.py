@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from inference.bundle import Bundle, load_bundle
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gateway.cli.output import err, out, print_json, print_record, print_rows
 from gateway.config import load_settings
 from gateway.errors import ConfigurationError, GatewayError, NotFoundError
 from gateway.wiring import bundle_dirs, find_bundles
+from inference.bundle import Bundle, load_bundle
 from inference.errors import InferenceError
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from inference.training.run import Progress as TrainingProgress
+    from inference.training.progress import Progress as TrainingProgress
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Data = Annotated[Path, typer.Option("--data", exists=True, file_okay=False, help="Folder of the data set.")]

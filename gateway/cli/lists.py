@@ -37,15 +37,13 @@ def add_to(app: typer.Typer) -> None:
 
 @studies_app.command("list")
 def list_studies(
-    state: Annotated[str | None, typer.Option(help="receiving, routed or unrouted.")] = None,
+    state: Annotated[studies.StudyState | None, typer.Option(help="Only this state.")] = None,
     modality: Annotated[str | None, typer.Option(help="With a series of this modality.")] = None,
     limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:
     """List studies, the last received first."""
-    if state not in {None, "receiving", "routed", "unrouted"}:
-        raise typer.BadParameter("receiving, routed or unrouted", param_hint="--state")
-    which = studies.StudyFilter(state=state, modality=modality)  # type: ignore[arg-type] # checked above
+    which = studies.StudyFilter(state=state, modality=modality)
     with operator_store() as store, store.read() as connection:
         rows = studies.list_studies(connection, which, limit=limit)
     columns = [
@@ -124,7 +122,7 @@ def list_dead(limit: Limit = 100, as_json: AsJson = False) -> None:
     rows: Sequence[Mapping[str, Any]] = [
         *({"kind": "job", "id": row.id, "at": row.finished_at, "of": row.bundle, "reason": row.reason} for row in dead),
         *(
-            {"kind": "file", "id": str(row.id), "at": row.quarantined_at, "of": row.path, "reason": row.reason}
+            {"kind": "file", "id": str(row["id"]), "at": row["quarantined_at"], "of": row["path"], "reason": row["reason"]}
             for row in quarantined
         ),
     ]
@@ -161,13 +159,13 @@ def retry_dead(
 
 @deliveries_app.command("list")
 def list_deliveries(
-    state: Annotated[str | None, typer.Option(help="waiting, done, failed or cancelled.")] = None,
+    state: Annotated[deliveries.DeliveryState | None, typer.Option(help="Only this state.")] = None,
     destination: Annotated[str | None, typer.Option(help="Only to this destination.")] = None,
     limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:
     """List deliveries, the newest first."""
-    which = deliveries.DeliveryFilter(state=state, destination=destination)
+    which = deliveries.DeliveryFilter(states=(state,) if state else (), destination=destination)
     with operator_store() as store, store.read() as connection:
         rows = deliveries.list_deliveries(connection, which, limit=limit)
     columns = [
@@ -193,8 +191,6 @@ def retry_deliveries(
     with operator_store() as store, store.write() as connection:
         count = deliveries.retry_failed(connection, datetime.now(UTC), ids=ids or None)
     out.print(f"{count} deliveries wait again.")
-    if ids and not count:
-        raise NotFoundError("none of these deliveries is failed")
 
 
 @services_app.command("list")

@@ -17,14 +17,16 @@ from gateway.config import DicomAddress, Settings, load_settings
 from gateway.doctor import Examination, examine
 from gateway.errors import ConfigurationError, DatabaseAwayError, NotFoundError
 from gateway.log import configure_logging
-from gateway.reprocess import Wanted, reprocess_studies
+from gateway.reprocess import Request
+from gateway.reprocess import reprocess as reprocess_studies
 from gateway.sending import dicom_files, send_files
 from gateway.store import schema
+from gateway.store.studies import StudyFilter
 from gateway.supervisor import ROLES, Supervisor, role_command, run_role
 from gateway.wiring import (
     build_role,
+    build_router,
     check_broker,
-    choose_bundles,
     describe_bundles,
     open_settings_store,
     operator_store,
@@ -98,24 +100,26 @@ def reprocess(
     """Process studies again; each result is a new revision that replaces the one before."""
     if not studies and modality is None and since is None:
         raise typer.BadParameter("name studies, --modality or --since")
-    wanted = Wanted(
-        uids=tuple(studies or ()),
-        modality=modality,
-        received_since=since.astimezone(UTC) if since else None,
-        bundle=bundle,
-        is_stat=stat,
-    )
     settings = load_settings()
+    request = Request(
+        StudyFilter(
+            uids=tuple(studies) if studies else None,
+            modality=modality,
+            received_since=since.astimezone(UTC) if since else None,
+        ),
+        bundle=bundle,
+        priority="stat" if stat else "routine",
+    )
     with operator_store() as store:
-        made = reprocess_studies(store, wanted, choose_bundles(settings), now=datetime.now(UTC))
+        total, made = reprocess_studies(store, build_router(settings, store), request, datetime.now(UTC))
+        rows = list(track(made, "reprocessing", total=total, console=err, transient=True))
     columns = [
         ("Study Instance UID", lambda row: row.study_instance_uid),
-        ("Bundle", lambda row: row.bundle),
-        ("Job", lambda row: row.job_id),
+        ("Jobs", lambda row: row.job_ids),
         ("Why not", lambda row: row.reason),
     ]
-    print_rows(made, columns, as_json=as_json, empty="No study matches.")
-    if not made:
+    print_rows(rows, columns, as_json=as_json, empty="No study matches.")
+    if not rows:
         raise typer.Exit(NotFoundError.exit_code)
 
 

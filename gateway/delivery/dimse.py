@@ -19,8 +19,6 @@ from gateway.delivery.sender import Outgoing
 from gateway.delivery.status import is_stored, raise_for
 from gateway.errors import DestinationAwayError
 
-_SMALL_PDU_BYTES = 16382
-
 
 class DimseSender:
     """Storage SCU for one destination.
@@ -91,7 +89,7 @@ class DimseSender:
         if (each.sop_class_uid, _transfer_syntax(each.path)) in accepted:
             return self._ask(association, each.path)
         if (each.sop_class_uid, ImplicitVRLittleEndian) in accepted:
-            return self._ask(association, _as_implicit(each.path))
+            return self._ask(association, pydicom.dcmread(each.path))  # pynetdicom encodes it anew
         return None
 
     def _ask(self, association: Association, data: Path | Dataset) -> int:
@@ -106,12 +104,6 @@ class DimseSender:
 def _transfer_syntax(path: Path) -> str:
     meta, _ = split_dataset(path)
     return str(meta.TransferSyntaxUID)
-
-
-def _as_implicit(path: Path) -> Dataset:
-    dataset = pydicom.dcmread(path)
-    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    return dataset
 
 
 def _why_not(association: Association) -> str:

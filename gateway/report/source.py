@@ -63,7 +63,7 @@ def read_source(sources: Sequence[Path], series_instance_uid: str | None) -> Sou
     Parameters
     ----------
     sources
-        Part 10 files of the study; other series and files that are no DICOM are passed over.
+        Part 10 files of the study; other series and files that are no DICOM instance are passed over.
     series_instance_uid
         The evaluated series; None takes the first file for patient and study.
 
@@ -80,7 +80,7 @@ def read_source(sources: Sequence[Path], series_instance_uid: str | None) -> Sou
             continue
         if series_instance_uid is None:
             return SourceSeries(header, {}, {})
-        if header.get("SeriesInstanceUID") == series_instance_uid and "SOPInstanceUID" in header:
+        if header.get("SeriesInstanceUID") == series_instance_uid:
             images[header.SOPInstanceUID] = header
             paths[header.SOPInstanceUID] = path
     if not images:
@@ -120,10 +120,12 @@ def stand_in(header: Dataset, frame: SourceFrame | None = None) -> Dataset:
 
 
 def _header(path: Path) -> Dataset | None:
+    """Return the header of an instance that can be referred to; None for anything else."""
     try:
-        return pydicom.dcmread(path, stop_before_pixels=True)
+        header = pydicom.dcmread(path, stop_before_pixels=True)
     except InvalidDicomError:
         return None
+    return header if all(header.get(keyword) for keyword in _UIDS) else None
 
 
 def _copy(source: Dataset, target: Dataset, keyword: str) -> None:

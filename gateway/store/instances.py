@@ -104,6 +104,12 @@ def lose_associations(connection: Connection, service_id: str, now: datetime) ->
     return connection.execute(lost).rowcount
 
 
+def list_quarantine(connection: Connection, *, limit: int = 100) -> list[sa.RowMapping]:
+    """Return the files that could not be indexed, the latest first."""
+    query = sa.select(quarantine).order_by(quarantine.c.quarantined_at.desc(), quarantine.c.id.desc()).limit(limit)
+    return list(connection.execute(query).mappings())
+
+
 def add_quarantined(connection: Connection, quarantined: QuarantinedFile) -> None:
     """List a file that cannot be indexed."""
     insert_ignore(connection, quarantine, [asdict(quarantined)], keys=["path"])

@@ -205,8 +205,12 @@ def list_arriving(connection: Connection, received_before: datetime) -> list[Arr
 
     Those are the ones in state 'receiving' whose last instance came before a time or that announced their count.
     """
-    carried = sa.exists().where(
-        instance.c.association_id == association.c.id, instance.c.study_instance_uid == study.c.study_instance_uid
+    carried = (
+        sa.exists()
+        .where(
+            instance.c.association_id == association.c.id, instance.c.study_instance_uid == study.c.study_instance_uid
+        )
+        .correlate(association, study)
     )
     still_open = sa.select(sa.func.count()).select_from(association).where(association.c.closed_at.is_(None), carried)
     held = (

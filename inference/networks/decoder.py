@@ -1,7 +1,7 @@
 """Pyramid features into a segmentation.
 
-Kirillov et al., "Panoptic Feature Pyramid Networks", CVPR 2019: every level through a convolution, up to the finest grid,
-summed, and classified there.
+Kirillov et al., "Panoptic Feature Pyramid Networks", CVPR 2019: every level through a convolution, up to the finest
+grid, summed, and classified there.
 """
 
 from __future__ import annotations

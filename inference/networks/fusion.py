@@ -1,7 +1,8 @@
 """Several scales into one, weighed anew for every image.
 
-Selective fusion after Li et al., "Selective Kernel Networks", CVPR 2019: a softmax over branches. The branch scores add a
-learned part (how telling this scale is for this image) and a similarity part (how far it agrees with the other scales).
+Selective fusion after Li et al., "Selective Kernel Networks", CVPR 2019: a softmax over branches. The branch scores
+add a learned part (how telling this scale is for this image) and a similarity part (how far it agrees with the other
+scales).
 """
 
 from __future__ import annotations

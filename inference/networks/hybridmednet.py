@@ -1,4 +1,4 @@
-"""HybridMedNet: one image at several scales, a pyramid each, attended and fused, classified in a hierarchy, segmented."""
+"""HybridMedNet: an image at several scales, a pyramid each, fused, classified in a hierarchy and segmented."""
 
 from __future__ import annotations
 
@@ -101,10 +101,18 @@ class HybridMedNet(nn.Module):
         logits: ClassLogits = self.heads(levels[self.classified_levels])
         return logits
 
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Return the fused levels of (B, 1, Y, X) images."""
+        return self.fuse(self.scale_features(image))
+
+    def segment(self, levels: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        """Return (B, segmentation classes, *size) scores from fused levels; channel 0 is background."""
+        scores: Tensor = self.decoder(levels, size)
+        return scores
+
     def forward(self, image: Tensor) -> NetworkOutput:
         """Evaluate (B, 1, Y, X) images."""
         per_scale = self.scale_features(image)
         fused = self.fuse(per_scale)
         alone = tuple(self.classify(levels) for levels in per_scale) if self.training else ()
-        segmentation = self.decoder(fused, image.shape[-2:])
-        return NetworkOutput(self.classify(fused), alone, segmentation)
+        return NetworkOutput(self.classify(fused), alone, self.segment(fused, image.shape[-2:]))

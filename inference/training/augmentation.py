@@ -1,8 +1,9 @@
 """Random views and grey values of a batch.
 
-A view is either the lungs, cut as at inference but shifted, turned, scaled and stretched, or the whole plane. The stretch
-hides what is left of the aspect ratio, which alone tells normal from pneumonia in some collections; for the same reason
-the whole plane serves the segmentation alone. Images are never mirrored: left and right lung must stay apart.
+A view is either the lungs, cut as at inference but shifted, turned, scaled and stretched, or the whole plane. The
+stretch hides what is left of the aspect ratio, which alone tells normal from pneumonia in some collections; for the
+same reason the whole plane serves the segmentation alone. Images are never mirrored: left and right lung must stay
+apart.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Labelled images: `labels.csv` and the files it names, split by patient group.
 
-`labels.csv` has the columns image, group, coarse, fine, orig_width, orig_height, mask, mask_confidence; `images/` and `masks/`
-lie beside it. Images are stored squashed to a square: the original sides give back the physical aspect. Where they are
-blank the mean over all images is taken, without looking at the class, since the aspect alone tells much about it.
+`labels.csv` has the columns image, group, coarse, fine, orig_width, orig_height, mask, mask_confidence; `images/` and
+`masks/` lie beside it. Images are stored squashed to a square: the original sides give back the physical aspect.
+Where they are blank the mean over all images is taken, without looking at the class, since the aspect alone tells
+much about it.
 """
 
 from __future__ import annotations

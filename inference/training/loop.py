@@ -1,14 +1,14 @@
 """Epochs: schedule, moving average of the weights, gradient clipping, checkpoint, resume.
 
-All randomness of an epoch comes from (seed, epoch), so a run that is resumed after its last finished epoch ends with the
-weights of a run that was never interrupted.
+All randomness of an epoch comes from (seed, epoch), so a run that is resumed after its last finished epoch ends with
+the weights of a run that was never interrupted.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,13 @@ import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from inference.errors import BundleError
 from inference.networks.hybridmednet import HybridMedNet
 from inference.training.augmentation import AugmentationConfig, Batch, lung_regions, random_batch
 from inference.training.data import Images, batches
 from inference.training.losses import LossConfig, Losses, hybrid_loss
+from inference.training.progress import Progress
 from inference.transforms import Region
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """One step of a long work, for a progress bar."""
-
-    stage: str
-    """'images', 'train', 'calibrate', 'evaluate'."""
-    done: int
-    total: int
-    epoch: int = 0
-    epochs: int = 0
-    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +88,7 @@ class _Run:
     """The mutable state of one training run."""
 
     def __init__(self, network: HybridMedNet, task: Task, device: torch.device, seed: int) -> None:
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        self.network = network.to(memory_format=torch.channels_last)
         self.task, self.device, self.seed = task, device, seed
         loop = task.loop
         self.averaged: Any = AveragedModel(
@@ -114,7 +103,7 @@ class _Run:
             return 0
         state = torch.load(checkpoint, map_location=self.device, weights_only=True)
         if state["seed"] != self.seed or state["epochs"] != self.task.loop.epochs:
-            raise ValueError(f"{checkpoint}: made with another seed or number of epochs")
+            raise BundleError(f"{checkpoint}: made with another seed or number of epochs: remove it to start anew")
         self.network.load_state_dict(state["network"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -48,8 +48,8 @@ def smoothed_nll(log_probabilities: Tensor, target: Tensor, smoothing: float) ->
 def agreement_loss(fused: LogProbabilities, per_scale: Sequence[LogProbabilities]) -> Tensor:
     """Return the mean divergence of each scale's fine classes from the fused ones, which are not pulled.
 
-    Self-distillation after Zhang et al., "Be Your Own Teacher", ICCV 2019. The levels of the hierarchy agree by construction;
-    this makes the scales agree too.
+    Self-distillation after Zhang et al., "Be Your Own Teacher", ICCV 2019. The levels of the hierarchy agree by
+    construction; this makes the scales agree too.
     """
     target = fused.fine.detach()
     divergences = [functional.kl_div(scale.fine, target, reduction="batchmean", log_target=True) for scale in per_scale]

@@ -17,8 +17,8 @@ _SMALLEST_LUNG = 0.1
 def sided(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Return (Y, X) classes of a (Y, X) lung mask.
 
-    Two large components are the two lungs, in order of their centres; small parts go to the nearer one. Lungs that touch
-    are parted at the emptiest column between them.
+    Two large components are the two lungs, in order of their centres; small parts go to the nearer one. Lungs that
+    touch are parted at the emptiest column between them.
     """
     classes = np.zeros(mask.shape, dtype=np.uint8)
     if not mask.any():

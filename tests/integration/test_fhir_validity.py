@@ -106,5 +106,5 @@ def test_the_validators_see_mistakes(tmp_path: Path) -> None:
 
     found = node.complaints(mistakes, tmp_path)
 
-    for named in ("status Code", "Invalid reference", "obs-6", "nonsense"):
+    for named in ("status Code", "Invalid type for reference", "obs-6", "nonsense"):
         assert any(named in complaint for complaint in found)

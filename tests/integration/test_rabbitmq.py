@@ -146,7 +146,7 @@ def test_an_unreachable_broker_is_said_at_once_and_without_the_password(
     caplog.set_level(logging.DEBUG)
     broker = RabbitBroker(f"amqp://user:s3cret@127.0.0.1:{free_port()}/", reconnect=QUICK)
     begun = time.monotonic()
-    with pytest.raises(BrokerAwayError, match="RabbitMQ at 127.0.0.1:[0-9]+ does not answer") as caught:
+    with pytest.raises(BrokerAwayError, match=r"RabbitMQ at 127\.0\.0\.1:[0-9]+ does not answer") as caught:
         broker.publish(JobMessage("x"))
     took_s = time.monotonic() - begun
     broker.close()

@@ -55,17 +55,17 @@ def test_a_real_study_sent_by_storescu_is_kept_and_indexed(store: Store, real_da
     assert spooled_files(store) == []
 
 
-def test_dcmsend_is_served(store: Store, real_data: RealData) -> None:
+def test_dcmsend_is_served(local_store: Store, real_data: RealData) -> None:
     """A study from dcmtk's dcmsend arrives whole, two associations long."""
     files = real_data.studies()["mr"]
 
-    with receiving(store) as running:
+    with receiving(local_store) as running:
         for part in (files[::2], files[1::2]):
             command = ["dcmsend", "-aec", "HYBRIDMED", "127.0.0.1", str(running.port), *map(str, part)]
             subprocess.run(command, check=True, timeout=120)
 
-    assert len(rows(store)) == len(files)
-    assert len({row.association_id for row in rows(store)}) == 2
+    assert len(rows(local_store)) == len(files)
+    assert len({row.association_id for row in rows(local_store)}) == 2
 
 
 def test_every_odd_file_is_kept_or_refused_and_the_books_balance(store: Store, real_data: RealData) -> None:
@@ -100,13 +100,13 @@ def _is_an_object(path: Path) -> bool:
 
 
 @pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT, BIG_ENDIAN])
-def test_bytes_are_kept_as_sent(store: Store, syntax: str) -> None:
+def test_bytes_are_kept_as_sent(local_store: Store, syntax: str) -> None:
     """The data set in the kept file is the one that was sent, and the file meta says how it came."""
     one = sending(image(), syntax)
 
-    with receiving(store) as running:
+    with receiving(local_store) as running:
         answer = send_one(running.port, one, calling_ae="MODALITY")
-    path = kept_files(store)[0]
+    path = kept_files(local_store)[0]
     meta = pydicom.dcmread(path).file_meta
 
     assert answer is not None
@@ -118,13 +118,13 @@ def test_bytes_are_kept_as_sent(store: Store, syntax: str) -> None:
     assert path.stem == hashlib.sha256(syntax.encode() + one.data).hexdigest()
 
 
-def test_every_storage_class_and_transfer_syntax_is_negotiated(store: Store) -> None:
+def test_every_storage_class_and_transfer_syntax_is_negotiated(local_store: Store) -> None:
     """All Storage SOP classes, a private one, all transfer syntaxes; the first proposed is the one accepted."""
     classes = [str(context.abstract_syntax) for context in AllStoragePresentationContexts] + ["1.2.3.4.5"]
     proposals = [build_context(one, [syntax]) for one in (CT,) for syntax in ALL_TRANSFER_SYNTAXES]
     proposals += [build_context(one, [ALL_TRANSFER_SYNTAXES[7], IMPLICIT]) for one in classes if one != CT]
 
-    with receiving(store, private_storage_classes=("1.2.3.4.5",)) as running:
+    with receiving(local_store, private_storage_classes=("1.2.3.4.5",)) as running:
         for start in range(0, len(proposals), 128):
             part = proposals[start : start + 128]
             negotiated = AE().associate("127.0.0.1", running.port, contexts=part, ae_title="HYBRIDMED")
@@ -134,11 +134,11 @@ def test_every_storage_class_and_transfer_syntax_is_negotiated(store: Store) -> 
             assert accepted == {2 * n + 1: context.transfer_syntax[0] for n, context in enumerate(part)}
 
 
-def test_an_unconfigured_private_class_is_not_negotiated(store: Store) -> None:
+def test_an_unconfigured_private_class_is_not_negotiated(local_store: Store) -> None:
     """A private SOP class that nobody configured gets no presentation context."""
     private = Sending("1.2.3.4.5", generate_uid(), EXPLICIT, b"")
 
-    with receiving(store) as running:
+    with receiving(local_store) as running:
         assert send_one(running.port, private) is None
 
 
@@ -156,7 +156,7 @@ def test_an_unconfigured_private_class_is_not_negotiated(store: Store) -> None:
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 @pytest.mark.filterwarnings("ignore:The value length")
 def test_a_data_set_that_is_not_what_the_command_said_is_refused(
-    store: Store, change: dict[str, str | None], status: int
+    local_store: Store, change: dict[str, str | None], status: int
 ) -> None:
     """Other or missing UIDs: the right status with a comment, a counter, and nothing kept."""
     honest = sending(image())
@@ -165,7 +165,7 @@ def test_a_data_set_that_is_not_what_the_command_said_is_refused(
         changed.SOPInstanceUID = honest.sop_instance_uid
     lie = Sending(honest.sop_class_uid, honest.sop_instance_uid, EXPLICIT, encoded(changed))
 
-    with receiving(store) as running:
+    with receiving(local_store) as running:
         answer = send_one(running.port, lie)
         counters = running.counters
 
@@ -173,23 +173,23 @@ def test_a_data_set_that_is_not_what_the_command_said_is_refused(
     assert answer.status == status
     assert 0 < len(answer.comment) <= 64
     assert counters[f'hybridmed_instances_refused_total{{status="{status:04X}"}}'] == 1
-    assert rows(store) == []
-    assert kept_files(store) == spooled_files(store) == []
+    assert rows(local_store) == []
+    assert kept_files(local_store) == spooled_files(local_store) == []
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00" * 5000, b"nonsense " * 900])
-def test_rubbish_is_not_understood(store: Store, data: bytes) -> None:
+def test_rubbish_is_not_understood(local_store: Store, data: bytes) -> None:
     """Bytes that are no data set get C000, and the association goes on."""
     good = sending(image())
 
-    with receiving(store) as running, associated(running.port, [good]) as open_association:
+    with receiving(local_store) as running, associated(running.port, [good]) as open_association:
         refused = send(open_association, Sending(CT, generate_uid(), EXPLICIT, data or b"\x00"))
         kept = send(open_association, good)
 
     assert refused is not None
     assert kept is not None
     assert (refused.status, kept.status) == (0xC000, 0)
-    assert len(rows(store)) == 1
+    assert len(rows(local_store)) == 1
 
 
 @pytest.mark.parametrize(
@@ -197,21 +197,21 @@ def test_rubbish_is_not_understood(store: Store, data: bytes) -> None:
     [Limits(reserve_bytes=1 << 60, drain_s=1), Limits(reserve_bytes=0, max_instance_bytes=1000, drain_s=1)],
     ids=["reserve", "size"],
 )
-def test_no_room_is_answered_with_out_of_resources(store: Store, limits: Limits) -> None:
+def test_no_room_is_answered_with_out_of_resources(local_store: Store, limits: Limits) -> None:
     """A disk under its reserve, or an instance over the limit: A700, read to its end, nothing left."""
     large = sending(image(BitsAllocated=8, PixelData=b"\0" * 300_000))
 
-    with receiving(store, limits) as running:
+    with receiving(local_store, limits) as running:
         answer = send_one(running.port, large)
 
     assert answer is not None
     assert answer.status == 0xA700
-    assert kept_files(store) == spooled_files(store) == []
+    assert kept_files(local_store) == spooled_files(local_store) == []
 
 
-def test_strangers_are_rejected(store: Store) -> None:
+def test_strangers_are_rejected(local_store: Store) -> None:
     """A calling AE that is not allowed, or another called AE: the association is rejected and counted."""
-    with receiving(store, allowed_aes=("CT1",)) as running:
+    with receiving(local_store, allowed_aes=("CT1",)) as running:
         ae = AE("STRANGER")
         stranger = ae.associate("127.0.0.1", running.port, contexts=[build_context(CT)], ae_title="HYBRIDMED")
         misdialled = AE("CT1").associate("127.0.0.1", running.port, contexts=[build_context(CT)], ae_title="OTHER")
@@ -226,12 +226,12 @@ def test_strangers_are_rejected(store: Store) -> None:
     assert welcome is not None
 
 
-def test_too_many_associations_are_rejected_for_now(store: Store) -> None:
+def test_too_many_associations_are_rejected_for_now(local_store: Store) -> None:
     """One association over the limit is rejected as 'local limit exceeded', which says: try again."""
     one = sending(image())
 
     with (
-        receiving(store, Limits(max_associations=1, reserve_bytes=0)) as running,
+        receiving(local_store, Limits(max_associations=1, reserve_bytes=0)) as running,
         associated(running.port, [one]),
         associated(running.port, [one]) as second,
     ):

@@ -18,7 +18,7 @@ from gateway.report.assignment import Assignment
 from inference.findings import Findings, HeatMap, NotEvaluable, Outcome, SourceFrame
 from tests import validators
 from tests.studies import RealData
-from tests.unit.report.outcomes import ALGORITHM, findings_of_two_levels, lungs
+from tests.unit.report.outcomes import ALGORITHM, findings_of_two_levels, lungs, write_xray, xray_findings
 
 _ASSIGNMENT = Assignment(uuid.UUID(int=11), 1, "", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
 _Threshold = Callable[[NDArray[np.float32]], NDArray[np.bool_]]
@@ -152,3 +152,49 @@ def test_measurements_are_read_by_dcmqi(case: Case, results: dict[str, tuple[Ren
     assert [group["TrackingUniqueIdentifier"] for group in groups] == [s.TrackingUID for s in segments]
     values = [[float(item["value"]) for item in group["measurementItems"]] for group in groups]
     assert values == [[1234.5], [1234.5, -812.5]]
+
+
+@pytest.fixture(scope="module")
+def made_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a finding report that all validators accept."""
+    folder = tmp_path_factory.mktemp("made")
+    (report,) = (
+        each
+        for each in render_outcome(xray_findings(), _ASSIGNMENT, write_xray(folder))
+        if each.reference.kind == "sr-findings"
+    )
+    path = folder / "report.dcm"
+    pydicom.dcmwrite(path, report.dataset, enforce_file_format=True)
+    return path
+
+
+def _spoilt(report: Path, name: str, change: Callable[[Dataset], None]) -> Path:
+    dataset = pydicom.dcmread(report)
+    change(dataset)
+    path = report.with_name(f"{name}.dcm")
+    dataset.save_as(path)
+    return path
+
+
+def test_a_planted_fault_is_found_by_each_validator(made_report: Path) -> None:
+    """The checks above can fail: each program is shown a fault of its own field."""
+
+    def foreign_procedure(report: Dataset) -> None:
+        (item,) = (i for i in report.ContentSequence if i.ConceptNameCodeSequence[0].CodeValue == "121058")
+        item.ConceptCodeSequence[0].CodeValue = "0"
+
+    def no_flag(report: Dataset) -> None:
+        del report.CompletionFlag
+
+    def no_value(report: Dataset) -> None:
+        del report.ContentSequence[0].ConceptCodeSequence
+
+    def other_patient(report: Dataset) -> None:
+        report.PatientName, report.SOPInstanceUID = "Other^Name", "2.25.1"
+
+    assert validators.pixelmed(_spoilt(made_report, "template", foreign_procedure))
+    assert validators.dciodvfy(_spoilt(made_report, "iod", no_flag))
+    assert validators.dsrdump(_spoilt(made_report, "tree", no_value))
+    assert validators.dcentvfy([made_report, _spoilt(made_report, "patient", other_patient)])
+    with pytest.raises(RuntimeError, match="segimage2itkimage"):
+        validators.segimage2itkimage(made_report)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from fhir import resources
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -21,7 +20,7 @@ PACKAGES = {
 OPEN_TO_GATEWAY = {"inference.findings", "inference.errors"}
 # The parts of the gateway that may know more: the place where the real parts are built, the worker, which runs the
 # models, and the commands that train and inspect them.
-KNOWS_MODELS = ("gateway/wiring.py", "gateway/worker", "gateway/cli/bundles.py", "gateway/cli/models.py")
+KNOWS_MODELS = ("gateway/wiring.py", "gateway/worker", "gateway/cli/bundles.py")
 # The parts of the gateway that may look at torch: the worker, and doctor, which names a pair that does not match.
 KNOWS_TORCH = ("gateway/worker", "gateway/doctor.py")
 INFERENCE_EXTRA = ("torch", "torchvision", "monai", "safetensors")

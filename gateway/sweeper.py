@@ -1,0 +1,96 @@
+"""What others left behind: jobs of dead workers, messages that the broker lost, associations of dead receivers."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import structlog
+
+from gateway.broker import Broker
+from gateway.errors import BrokerAwayError
+from gateway.services import GONE_S, Counters
+from gateway.store import Store
+from gateway.store.jobs import count_stale, requeue_expired, requeue_stale
+from gateway.store.outbox import forget_published
+from gateway.store.services import forget_before
+from gateway.store.studies import close_lost_associations
+
+log = structlog.get_logger()
+
+_KEEP = timedelta(days=1)
+_GONE = timedelta(seconds=GONE_S)
+_LONGEST_GAP = timedelta(seconds=GONE_S / 2)
+
+
+class Sweeper:
+    """Puts right what died half-way; several may run at once.
+
+    Parameters
+    ----------
+    store
+        The database.
+    broker
+        Asked how many messages wait.
+    counters
+        Counts what was put right.
+    max_attempts
+        Tries of a job.
+    stale_after
+        Age of a published message whose job still waits, after which it may be lost.
+    """
+
+    def __init__(
+        self, store: Store, broker: Broker, counters: Counters, max_attempts: int, stale_after: timedelta
+    ) -> None:
+        self._store = store
+        self._broker = broker
+        self._counters = counters
+        self._max_attempts = max_attempts
+        self._stale_after = stale_after
+        self._last_sweep: datetime | None = None
+        self._sweeping_since: datetime | None = None
+
+    def sweep(self, now: datetime) -> None:
+        """Look for all of it once; ServiceAwayError where the database is away."""
+        self._take_jobs_of_dead_workers(now)
+        self._close_associations_of_dead_receivers(now)
+        self._replace_lost_messages(now)
+        with self._store.write() as connection:
+            forget_published(connection, now - _KEEP)
+            forget_before(connection, now - _KEEP)
+
+    def _take_jobs_of_dead_workers(self, now: datetime) -> None:
+        with self._store.write() as connection:
+            taken = requeue_expired(connection, now, self._max_attempts)
+        self._tell("lease_expired", "hybridmed_jobs_lease_expired_total", taken)
+
+    def _close_associations_of_dead_receivers(self, now: datetime) -> None:
+        # Where nobody could write heartbeats for a while (we have just started, or the database was away), silence
+        # says nothing about a receiver: it gets the time to beat again and to index what it had on disk.
+        if self._last_sweep is None or now - self._last_sweep > _LONGEST_GAP:
+            self._sweeping_since = now
+        self._last_sweep = now
+        if self._sweeping_since is None or now - self._sweeping_since < _GONE:
+            return
+        with self._store.write() as connection:
+            closed = close_lost_associations(connection, now - _GONE, now)
+        self._tell("association_lost", "hybridmed_associations_lost_total", closed)
+
+    def _replace_lost_messages(self, now: datetime) -> None:
+        with self._store.read() as connection:
+            stale = count_stale(connection, now, self._stale_after)
+        if not stale:
+            return
+        try:
+            if self._broker.waiting() >= stale:
+                return  # a backlog: every job's message is there, its turn has not come
+        except BrokerAwayError:
+            return  # the relay says so, and what it holds is not lost yet
+        with self._store.write() as connection:
+            written = requeue_stale(connection, now, self._stale_after)
+        self._tell("message_lost", "hybridmed_messages_lost_total", written)
+
+    def _tell(self, event: str, counter: str, count: int) -> None:
+        if count:
+            log.warning(f"sweeper.{event}", count=count)
+            self._counters.add(counter, count)

@@ -1,0 +1,81 @@
+"""The role `web`: uvicorn in a thread, stopped in good order."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from gateway.errors import ConfigurationError
+
+log = structlog.get_logger()
+
+_DRAIN_S = 10
+_POLL_S = 0.2
+
+
+class WebRole:
+    """Serves HTTP until told to stop, then lets open requests end.
+
+    Parameters
+    ----------
+    app
+        `gateway.web.app.create_app(…)`.
+    bind, port
+        Where to listen.
+    """
+
+    name = "web"
+
+    def __init__(self, app: ASGIApp, *, bind: str, port: int) -> None:
+        self._app = app
+        self._bind = bind
+        self._port = port
+
+    def run(self, stop: threading.Event) -> None:
+        """Serve until `stop` is set.
+
+        Raises
+        ------
+        ConfigurationError
+            The port is taken, or the address is not ours.
+        RuntimeError
+            The server ended by itself.
+        """
+        listener = self._listener()
+        server = uvicorn.Server(
+            uvicorn.Config(
+                self._app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                ws="none",
+                lifespan="off",
+                timeout_graceful_shutdown=_DRAIN_S,
+            )
+        )
+        # In a thread of its own: in the main one uvicorn would take the signals, which are the supervisor's.
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http")
+        thread.start()
+        log.info("web.listening", bind=self._bind, port=listener.getsockname()[1])
+        try:
+            while not stop.wait(_POLL_S):
+                if not thread.is_alive():
+                    raise RuntimeError("the HTTP server ended by itself")
+        finally:
+            server.should_exit = True
+            thread.join()
+            listener.close()
+        log.info("web.stopped")
+
+    def _listener(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._bind else socket.AF_INET
+        try:
+            return socket.create_server((self._bind, self._port), family=family, backlog=128)
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {self._bind} port {self._port}: {error.strerror}; set HYBRIDMED_HTTP_PORT or _BIND"
+            ) from error

@@ -1,0 +1,402 @@
+"""A model as a folder: `bundle.toml` and the weights it names. Reading one needs no torch.
+
+Schema of `bundle.toml`, format 1 (a code is `{ value, scheme, meaning }`; fields with `?` may be left out)::
+
+    format = 1
+    name, version, title, manufacturer = "..."
+    intended_use = "..."                  # shown wherever the model is described
+    [weights]
+    file = "weights.safetensors"          # beside bundle.toml
+    sha256 = "..."                        # 64 hexadecimal digits, checked whenever the bundle is loaded
+    [applicability]
+    modalities = ["DX", "CR"]
+    body_parts = ["CHEST", ...]           # a Body Part Examined with one of these words is meant
+    accepts_blank_body_part = true        # then no word of `excluded_words` may stand in the description
+    excluded_words = [...]                # ?
+    excluded_views = ["LL", ...]          # ? View Position values that the model does not read
+    ages_years = [1, 5]                   # ? completed years of age; a study that does not tell the age is let through
+    [input]
+    kind = "projection"
+    size = 112                            # side of the network's input, pixels
+    detail = 224                          # side of the square grid that every image is first brought to
+    margin = 1.1                          # side of the cut around the lungs over their bounding box
+    percentiles = [0.5, 99.5]             # grey values that become 0 and 1
+    least_side_px = 64                    # smaller images are not evaluable
+    [network]
+    kind = "hybridmednet"                 # the other fields are the network's own
+    [[levels]]                            # the label hierarchy, outermost first; none for a pure segmenter
+    name = "coarse"
+    question = code
+    site = code                           # ?
+    positive = "pneumonia"                # ? the class that is answered from `threshold` up; else the most probable
+    threshold = 0.5                       # ?
+    heat_map = true                       # ? whether the answer gets one
+    [[levels.classes]]
+    name = "normal"
+    code = code
+    parent = "..."                        # class one level up; needed below the first level
+    [[segments]]                          # in the order of the network's channels after the background
+    name, label = "..."
+    category, type = code
+    laterality = code                     # ?
+    color_lab = [L, a, b]                 # 0..100, -128..127, -128..127
+    [thresholds]                          # guards, by name; a bundle's kind says which it needs
+    [calibration]                         # ? temperature by level name, and how it was found
+    [training]                            # ? what `hybridmed train` needs
+    [data]
+    sources, licence, population = "..."
+    [evaluation]                          # ? written by `hybridmed train` and `hybridmed calibrate`
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference.errors import BundleError
+from inference.findings import Algorithm, Code
+from inference.table import Table
+
+BUNDLE_FILE = "bundle.toml"
+_FORMAT = 1
+_FAMILY = Code("123109", "DCM", "Artificial Intelligence")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_AGE = re.compile(r"(\d{3})([DWMY])")
+_PER_YEAR = {"D": 365, "W": 52, "M": 12, "Y": 1}
+_CIELAB = ((0, 100), (-128, 127), (-128, 127))
+_LATERAL_WORDS = {"LAT", "LATERAL", "LATERALE", "SEITLICH"}
+
+
+@dataclass(frozen=True, slots=True)
+class Applicability:
+    """Which series the model is meant for."""
+
+    modalities: tuple[str, ...]
+    body_parts: tuple[str, ...]
+    accepts_blank_body_part: bool
+    excluded_words: tuple[str, ...]
+    excluded_views: tuple[str, ...]
+    ages_years: tuple[int, int] | None
+
+    def wants(self, modality: str, body_part: str, description: str) -> bool:
+        """Say whether such a series should be given to the model.
+
+        Parameters
+        ----------
+        modality, body_part, description
+            Modality, Body Part Examined and Series Description; blank where not known.
+        """
+        return modality.strip().upper() in self.modalities and self.covers(body_part, description)
+
+    def covers(self, body_part: str, description: str) -> bool:
+        """Say whether the body part is one of the model's."""
+        if body_part.strip():
+            return any(part in body_part.upper() for part in self.body_parts)
+        return self.accepts_blank_body_part and not _words(description) & set(self.excluded_words)
+
+    def reads_view(self, view_position: str, description: str) -> bool:
+        """Say whether the projection is one the model reads; where View Position is blank the description decides."""
+        if view_position.strip():
+            return view_position.strip().upper() not in self.excluded_views
+        return not (self.excluded_views and _words(description) & _LATERAL_WORDS)
+
+    def covers_age(self, patient_age: str) -> bool:
+        """Say whether Patient Age (PS3.5 VR AS, for example '018M') is within the declared ages, or not known."""
+        match = _AGE.fullmatch(patient_age.strip())
+        if self.ages_years is None or match is None:
+            return True
+        years = int(match[1]) // _PER_YEAR[match[2]]
+        return self.ages_years[0] <= years <= self.ages_years[1]
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[A-Z]+", text.upper()))
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """What the network is shown."""
+
+    kind: str
+    size: int
+    detail: int
+    margin: float
+    percentiles: tuple[float, float]
+    least_side_px: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabelClass:
+    """One class of a level."""
+
+    name: str
+    code: Code
+    parent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One level of the label hierarchy."""
+
+    name: str
+    question: Code
+    classes: tuple[LabelClass, ...]
+    site: Code | None
+    positive: str | None
+    threshold: float
+    has_heat_map: bool
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the network's order."""
+        return tuple(label.name for label in self.classes)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentSpec:
+    """One structure that is segmented."""
+
+    name: str
+    label: str
+    category: Code
+    type: Code
+    laterality: Code | None
+    color_lab: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What the model was trained on."""
+
+    sources: str
+    licence: str
+    population: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bundle:
+    """A model that can be run."""
+
+    path: Path
+    """The folder."""
+    name: str
+    version: str
+    title: str
+    intended_use: str
+    algorithm: Algorithm
+    weights_path: Path
+    applicability: Applicability
+    input: InputSpec
+    levels: tuple[Level, ...]
+    segments: tuple[SegmentSpec, ...]
+    network: Mapping[str, object]
+    thresholds: Mapping[str, float]
+    calibration: Mapping[str, object]
+    training: Mapping[str, object]
+    evaluation: Mapping[str, object]
+    data: Data
+
+    @property
+    def parents(self) -> tuple[int, ...]:
+        """Index of the coarse class of each fine class, for a hierarchy of two levels."""
+        names = self.levels[0].class_names
+        return tuple(names.index(str(label.parent)) for label in self.levels[1].classes)
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """Calibration temperature of each level; 1 where none was found."""
+        found = self.calibration.get("temperature", {})
+        by_level = found if isinstance(found, Mapping) else {}
+        return tuple(float(by_level.get(level.name, 1.0)) for level in self.levels)
+
+
+def default_bundle_dir() -> Path:
+    """Return the folder of the bundles that are shipped."""
+    return Path(__file__).parent / "bundles"
+
+
+def find_bundles(dirs: Sequence[Path]) -> tuple[tuple[Bundle, ...], list[BundleError]]:
+    """Load every bundle in the folders `dirs`, by name; of two with one name the earlier folder's counts.
+
+    Returns
+    -------
+    The bundles that load, and the errors of those that do not.
+    """
+    bundles: dict[str, Bundle] = {}
+    errors: list[BundleError] = []
+    for folder in dirs:
+        for file in sorted(folder.glob(f"*/{BUNDLE_FILE}")):
+            try:
+                bundle = load_bundle(file.parent)
+            except BundleError as error:
+                errors.append(error)
+            else:
+                bundles.setdefault(bundle.name, bundle)
+    return tuple(bundles[name] for name in sorted(bundles)), errors
+
+
+def load_bundle(path: Path, *, verify_weights: bool = True) -> Bundle:
+    """Load the bundle in the folder `path`.
+
+    Parameters
+    ----------
+    verify_weights
+        False before the first training, when there are no weights yet.
+
+    Raises
+    ------
+    BundleError
+        Something is missing or wrong; names file and field.
+    """
+    top = _read(path / BUNDLE_FILE)
+    if top.get("format", int) != _FORMAT:
+        raise top.wrong("format", f"must be {_FORMAT}")
+    name, version = top.get("name", str), top.get("version", str)
+    weights = top.table("weights")
+    digest = _digest(weights, path) if verify_weights else weights.get("sha256", str)
+    data = top.table("data")
+    return Bundle(
+        path=path,
+        name=name,
+        version=version,
+        title=top.get("title", str),
+        intended_use=top.get("intended_use", str),
+        algorithm=Algorithm(name, version, top.get("manufacturer", str), _FAMILY, digest),
+        weights_path=path / weights.get("file", str),
+        applicability=_applicability(top.table("applicability")),
+        input=_input(top.table("input")),
+        levels=_levels(top),
+        segments=tuple(_segment(entry) for entry in top.tables("segments")),
+        network=top.table("network").values,
+        thresholds=top.table("thresholds").floats(),
+        calibration=_calibration(top.table("calibration", is_optional=True)),
+        training=top.table("training", is_optional=True).values,
+        evaluation=top.table("evaluation", is_optional=True).values,
+        data=Data(data.get("sources", str), data.get("licence", str), data.get("population", str)),
+    )
+
+
+def _read(file: Path) -> Table:
+    try:
+        return Table(tomllib.loads(file.read_text(encoding="utf-8")), file)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BundleError(f"{file}: cannot be read: {error}") from error
+
+
+def _digest(weights: Table, folder: Path) -> str:
+    """Return the SHA-256 of the weights file, which must be the one that is declared."""
+    declared = weights.get("sha256", str)
+    if not _SHA256.fullmatch(declared):
+        raise weights.wrong("sha256", "must be 64 lower-case hexadecimal digits")
+    file = folder / weights.get("file", str)
+    if file.resolve().parent != folder.resolve():
+        raise weights.wrong("file", "must lie in the bundle's folder")
+    try:
+        with file.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise weights.wrong("file", f"cannot be read: {error}") from error
+    if found != declared:
+        raise weights.wrong("sha256", f"{file.name} has the digest {found}")
+    return found
+
+
+def _applicability(entry: Table) -> Applicability:
+    ages = entry.items("ages_years", int, ())
+    if len(ages) not in (0, 2) or sorted(ages) != list(ages):
+        raise entry.wrong("ages_years", "must be the first and the last year of age")
+    return Applicability(
+        modalities=entry.items("modalities", str),
+        body_parts=entry.items("body_parts", str),
+        accepts_blank_body_part=entry.get("accepts_blank_body_part", bool, False),
+        excluded_words=entry.items("excluded_words", str, ()),
+        excluded_views=entry.items("excluded_views", str, ()),
+        ages_years=(ages[0], ages[1]) if ages else None,
+    )
+
+
+def _input(entry: Table) -> InputSpec:
+    low, high = _numbers(entry, "percentiles", 2)
+    spec = InputSpec(
+        kind=entry.get("kind", str),
+        size=entry.get("size", int),
+        detail=entry.get("detail", int),
+        margin=entry.get("margin", float),
+        percentiles=(low, high),
+        least_side_px=entry.get("least_side_px", int),
+    )
+    if not 0 <= low < high <= 100:  # noqa: PLR2004 -- per cent
+        raise entry.wrong("percentiles", "must rise within 0 and 100")
+    for key, value in (("size", spec.size), ("detail", spec.detail), ("margin", spec.margin)):
+        if value <= 0:
+            raise entry.wrong(key, "must be positive")
+    return spec
+
+
+def _levels(top: Table) -> tuple[Level, ...]:
+    levels: list[Level] = []
+    for entry in top.tables("levels"):
+        level = _level(entry)
+        parents = {label.parent for label in level.classes}
+        if levels and not parents <= set(levels[-1].class_names):
+            raise entry.wrong("classes", f"parents must be classes of the level {levels[-1].name!r}")
+        if not levels and parents != {None}:
+            raise entry.wrong("classes", "the first level has no parents")
+        levels.append(level)
+    return tuple(levels)
+
+
+def _level(entry: Table) -> Level:
+    classes = tuple(
+        LabelClass(label.get("name", str), label.needed_code("code"), label.get("parent", str, "") or None)
+        for label in entry.tables("classes")
+    )
+    if len({label.name for label in classes}) != len(classes) or not classes:
+        raise entry.wrong("classes", "must be at least one, with different names")
+    positive = entry.get("positive", str, "") or None
+    if positive is not None and positive not in {label.name for label in classes}:
+        raise entry.wrong("positive", f"{positive!r} is no class of the level")
+    threshold = entry.get("threshold", float, 0.5)
+    if not 0 < threshold < 1:
+        raise entry.wrong("threshold", "must lie between 0 and 1")
+    return Level(
+        name=entry.get("name", str),
+        question=entry.needed_code("question"),
+        classes=classes,
+        site=entry.code("site", is_optional=True),
+        positive=positive,
+        threshold=threshold,
+        has_heat_map=entry.get("heat_map", bool, False),
+    )
+
+
+def _segment(entry: Table) -> SegmentSpec:
+    lightness, a, b = _numbers(entry, "color_lab", 3)
+    if not all(low <= value <= high for value, (low, high) in zip((lightness, a, b), _CIELAB, strict=True)):
+        raise entry.wrong("color_lab", "must lie within 0..100, -128..127, -128..127")
+    return SegmentSpec(
+        name=entry.get("name", str),
+        label=entry.get("label", str),
+        category=entry.needed_code("category"),
+        type=entry.needed_code("type"),
+        laterality=entry.code("laterality", is_optional=True),
+        color_lab=(lightness, a, b),
+    )
+
+
+def _calibration(entry: Table) -> Mapping[str, object]:
+    for name, temperature in entry.table("temperature", is_optional=True).floats().items():
+        if temperature <= 0:
+            raise entry.wrong(f"temperature.{name}", "must be positive")
+    return entry.values
+
+
+def _numbers(entry: Table, key: str, count: int) -> tuple[float, ...]:
+    numbers = entry.items(key, float)
+    if len(numbers) != count:
+        raise entry.wrong(key, f"must hold {count} numbers")
+    return numbers

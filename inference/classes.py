@@ -1,0 +1,61 @@
+"""Probabilities of a label hierarchy -> the findings that are reported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.bundle import Level
+from inference.findings import ClassProbability, Finding
+
+
+def answer_levels(
+    levels: Sequence[Level], probabilities: Sequence[NDArray[np.float64]], suffix: str = ""
+) -> tuple[Finding, ...]:
+    """Answer each level below the answer above it, as long as more than one class is possible.
+
+    Parameters
+    ----------
+    levels
+        Outermost first.
+    probabilities
+        (classes,) of each level; below the first they are joint: P(coarse) * P(fine | coarse).
+    suffix
+        Ends every tracking identifier.
+    """
+    findings: list[Finding] = []
+    for level, values in zip(levels, probabilities, strict=True):
+        above = findings[-1] if findings else None
+        possible = [
+            index for index, label in enumerate(level.classes) if above is None or label.parent == above.answer.name
+        ]
+        if len(possible) < 2:  # noqa: PLR2004 -- one class is no question
+            break
+        classes = tuple(
+            ClassProbability(label.name, label.code, float(value))
+            for label, value in zip(level.classes, values, strict=True)
+        )
+        findings.append(
+            Finding(
+                tracking_id=f"{level.name}{suffix}",
+                level=level.name,
+                question=level.question,
+                answer=classes[_answer(level, values, possible)],
+                alternatives=classes,
+                site=level.site,
+                parent_id=None if above is None else above.tracking_id,
+            )
+        )
+    return tuple(findings)
+
+
+def _answer(level: Level, values: NDArray[np.float64], possible: Sequence[int]) -> int:
+    """Return the positive class from its threshold up, else the most probable of the others."""
+    if level.positive is None:
+        return max(possible, key=lambda index: values[index])
+    positive = level.class_names.index(level.positive)
+    if values[positive] >= level.threshold:
+        return positive
+    return max((index for index in possible if index != positive), key=lambda index: values[index])

@@ -1,0 +1,272 @@
+"""Bundle + series -> findings, on a device.
+
+`Predictor.prepare` reads and checks on the CPU, `Predictor.run` evaluates on the device: a worker prepares one job
+while the device is busy with another. Every image or volume ends in exactly one outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from inference.bundle import Bundle, SegmentSpec
+from inference.classes import answer_levels
+from inference.errors import BundleError, DeviceError, NotEvaluableError
+from inference.findings import (
+    Code,
+    Findings,
+    HeatMap,
+    Measurement,
+    NotEvaluable,
+    Outcome,
+    Segment,
+    SourceFrame,
+)
+from inference.instance import read_header, text
+from inference.lungs import GUARDS, check_lungs
+from inference.networks.heads import hierarchical_log_probabilities
+from inference.networks.weights import load_network
+from inference.saliency import grad_cam
+from inference.transforms import Region, normalised, restore
+from inference.views import LungView, look, segmented
+from inference.volume import MAX_VOLUME_BYTES, Volume, load_series
+
+_AREA = Code("42798000", "SCT", "Area")
+_SQUARE_CM = Code("cm2", "UCUM", "square centimeter")
+_MM2_PER_CM2 = 100.0
+_DEVICE_FAILURES = (torch.OutOfMemoryError, torch.AcceleratorError, MemoryError)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedImage:
+    """One projection image within the declared input, ready for the network."""
+
+    series_instance_uid: str
+    frame: SourceFrame
+    grey: NDArray[np.float32]
+    """(detail, detail) in 0..1."""
+    shape: tuple[int, int]
+    """(Y, X) of the source grid."""
+    spacing_mm: tuple[float, float] | None
+    """(y, x) in the detector plane; None if unknown."""
+
+    @property
+    def aspect(self) -> float:
+        """Physical width over height."""
+        spacing_y, spacing_x = self.spacing_mm or (1.0, 1.0)
+        return (self.shape[1] * spacing_x) / (self.shape[0] * spacing_y)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What `Predictor.run` takes: one item per outcome, in order."""
+
+    items: tuple[PreparedImage | NotEvaluable, ...]
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device called 'auto', 'cpu' or 'cuda'; 'auto' takes a GPU where there is one.
+
+    Raises
+    ------
+    DeviceError
+        'cuda' is asked for and there is none.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu or cuda, not {name!r}")
+    has_gpu = name != "cpu" and torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
+        raise DeviceError("no CUDA device is available")
+    return torch.device("cuda" if has_gpu else "cpu")
+
+
+class Predictor:
+    """A bundle's model, loaded on a device.
+
+    Parameters
+    ----------
+    bundle
+        A bundle for projection images.
+    device
+        'auto', 'cpu' or 'cuda'.
+
+    Raises
+    ------
+    BundleError
+        The weights or the network table do not fit.
+    DeviceError
+        The device is not there or is full.
+    """
+
+    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
+        if bundle.input.kind != "projection":
+            raise BundleError(f"{bundle.path / 'bundle.toml'}: input.kind: must be 'projection'")
+        if missing := sorted(set(GUARDS) - set(bundle.thresholds)):
+            raise BundleError(f"{bundle.path / 'bundle.toml'}: thresholds.{missing[0]}: is missing")
+        self.bundle = bundle
+        self.device = resolve_device(device)
+        try:
+            self.network = load_network(bundle, self.device)
+        except _DEVICE_FAILURES as error:
+            raise DeviceError(f"{self.device.type}: {type(error).__name__}") from error
+
+    def prepare(self, series: Sequence[Sequence[Path]]) -> Prepared:
+        """Load the files of each series and bring its images onto the detail grid.
+
+        What lies outside the declared input becomes a `NotEvaluable` among the items.
+        """
+        return Prepared(tuple(item for paths in series for item in self._prepare_series(paths)))
+
+    def _prepare_series(self, paths: Sequence[Path]) -> Iterator[PreparedImage | NotEvaluable]:
+        try:
+            loaded = load_series(paths)
+        except NotEvaluableError as refusal:
+            yield self._refused(refusal, _series_uid(paths))
+            return
+        for volume in loaded.volumes:
+            try:
+                yield self._prepare_image(volume)
+            except NotEvaluableError as refusal:
+                yield self._refused(refusal, volume.series_instance_uid)
+        for code, reason in dict.fromkeys((refusal.code, refusal.reason) for refusal in loaded.refusals):
+            yield self._refused(NotEvaluableError(code, reason), _series_uid(paths))
+
+    def _refused(self, refusal: NotEvaluableError, series_uid: str | None) -> NotEvaluable:
+        return NotEvaluable(self.bundle.algorithm, refusal.code, refusal.reason, series_uid)
+
+    def _prepare_image(self, volume: Volume) -> PreparedImage:
+        _check_declared_input(volume, self.bundle)
+        spec = self.bundle.input
+        plane = volume.voxels[0]  # (Y, X)
+        return PreparedImage(
+            series_instance_uid=volume.series_instance_uid,
+            frame=volume.frames[0],
+            grey=normalised(plane, spec.detail, spec.percentiles),
+            shape=(plane.shape[0], plane.shape[1]),
+            spacing_mm=None if volume.spacing_mm is None else volume.spacing_mm[1:],
+        )
+
+    def run(self, prepared: Prepared) -> tuple[Outcome, ...]:
+        """Evaluate, one outcome per item.
+
+        Raises
+        ------
+        DeviceError
+            The device failed; another try may succeed.
+        """
+        outcomes: list[Outcome] = []
+        for index, item in enumerate(prepared.items):
+            if isinstance(item, NotEvaluable):
+                outcomes.append(item)
+                continue
+            try:
+                outcomes.append(self._evaluate(item, suffix="" if index == 0 else f".{index + 1}"))
+            except NotEvaluableError as refusal:
+                outcomes.append(self._refused(refusal, item.series_instance_uid))
+            except _DEVICE_FAILURES as error:
+                raise DeviceError(f"{self.device.type}: {type(error).__name__}") from error
+        return tuple(outcomes)
+
+    def _evaluate(self, image: PreparedImage, suffix: str) -> Findings:
+        """Evaluate one image; `suffix` makes tracking identifiers differ between the images of one job."""
+        view = look(self.network, image.grey[None], [image.aspect], self.bundle.input)
+        lungs = segmented(view.lungs[0], view.regions[0], image.shape)  # (Y, X)
+        check_lungs(lungs, view, self.bundle.thresholds)
+        coarse, fine = self.bundle.temperatures
+        levels = hierarchical_log_probabilities(view.classes, self.bundle.parents, (coarse, fine))
+        probabilities = [level[0].exp().double().cpu().numpy() for level in levels]
+        return Findings(
+            algorithm=self.bundle.algorithm,
+            series_instance_uid=image.series_instance_uid,
+            frames=(image.frame,),
+            findings=answer_levels(self.bundle.levels, probabilities, suffix),
+            segments=tuple(
+                _segment(spec, number, lungs == number, image.spacing_mm, suffix)
+                for number, spec in enumerate(self.bundle.segments, start=1)
+                if (lungs == number).any()
+            ),
+            heat_maps=tuple(self._heat_maps(image, view, probabilities[0])),
+        )
+
+    def _heat_maps(self, image: PreparedImage, view: LungView, probabilities: NDArray[np.float64]) -> Iterator[HeatMap]:
+        """Explain the coarse level's positive class; its probability scales the map, so that 'no' stays dim."""
+        level = self.bundle.levels[0]
+        if not level.has_heat_map or level.positive is None:
+            return
+        index = level.class_names.index(level.positive)
+        cam = grad_cam(self.network, view.levels, self.bundle.parents, index, self.bundle.input.size)  # (1, s, s)
+        on_source = _on_source(cam, view.regions[0], image.shape) * np.float32(probabilities[index])
+        yield HeatMap(level.positive, level.name, image.frame, on_source)
+
+
+def _on_source(maps: torch.Tensor, region: Region, shape: tuple[int, int]) -> NDArray[np.float32]:
+    weight: NDArray[np.float32] = restore(maps, region, shape)[0].clamp(0, 1).cpu().numpy()
+    return weight  # (Y, X)
+
+
+def _segment(
+    spec: SegmentSpec, number: int, mask: NDArray[np.bool_], spacing_mm: tuple[float, float] | None, suffix: str
+) -> Segment:
+    measurements: tuple[Measurement, ...] = ()
+    if spacing_mm is not None:
+        area_cm2 = float(mask.sum()) * spacing_mm[0] * spacing_mm[1] / _MM2_PER_CM2
+        measurements = (Measurement(_AREA, area_cm2, _SQUARE_CM),)
+    return Segment(
+        tracking_id=f"{spec.name}{suffix}",
+        number=number,
+        label=spec.label,
+        category=spec.category,
+        type=spec.type,
+        mask=mask[None],  # (1, Y, X)
+        color_lab=spec.color_lab,
+        laterality=spec.laterality,
+        measurements=measurements,
+    )
+
+
+def _check_declared_input(volume: Volume, bundle: Bundle) -> None:
+    """Raise NotEvaluableError where the image is not what the bundle declares."""
+    meant, known = bundle.applicability, volume.attributes
+    description = known.get("SeriesDescription", "")
+    if volume.modality not in meant.modalities:
+        raise NotEvaluableError("modality", f"Modality is {volume.modality}, expected {_listed(meant.modalities)}.")
+    body_part = known.get("BodyPartExamined", "")
+    if not meant.covers(body_part, description):
+        raise NotEvaluableError("body-part", f"The body part is {body_part or 'not the chest'}, expected the chest.")
+    if not meant.reads_view(known.get("ViewPosition", ""), description):
+        view = known.get("ViewPosition", "lateral")
+        raise NotEvaluableError("projection", f"The view is {view}, expected a frontal one (PA or AP).")
+    if not meant.covers_age(known.get("PatientAge", "")):
+        first, last = meant.ages_years or (0, 0)
+        raise NotEvaluableError("age", f"The patient's age is outside the model's {first} to {last} years.")
+    _check_pixels(volume.voxels, bundle.input.least_side_px)
+
+
+def _check_pixels(voxels: NDArray[np.float32], least_side_px: int) -> None:
+    planes, height, width = voxels.shape
+    if planes != 1:
+        raise NotEvaluableError("image.planes", f"There are {planes} planes, expected one projection image.")
+    if min(height, width) < least_side_px:
+        reason = f"The image has {width} x {height} pixels, expected at least {least_side_px} on each side."
+        raise NotEvaluableError("image.small", reason)
+    if voxels.min() == voxels.max():
+        raise NotEvaluableError("image.blank", "All pixels have the same value.")
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " or ".join(words)
+
+
+def _series_uid(paths: Sequence[Path]) -> str | None:
+    """Return the Series Instance UID of the first file that can be read."""
+    for path in paths:
+        try:
+            return text(read_header(path, MAX_VOLUME_BYTES), "SeriesInstanceUID") or None
+        except NotEvaluableError:
+            continue
+    return None

@@ -1,0 +1,63 @@
+"""The `[training]` table of a bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from inference.bundle import BUNDLE_FILE, Bundle
+from inference.table import Table
+from inference.training.augmentation import AugmentationConfig
+from inference.training.loop import LoopConfig
+from inference.training.losses import LossConfig
+
+Config = TypeVar("Config", LoopConfig, AugmentationConfig, LossConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """How a bundle is trained."""
+
+    split_seed: int
+    shares: tuple[float, float]
+    """Shares of the groups for validation and for calibration."""
+    held_out_groups: tuple[str, ...]
+    """Groups that are for validation in any case."""
+    least_mask_confidence: float
+    loop: LoopConfig
+    augmentation: AugmentationConfig
+    loss: LossConfig
+
+
+def read_config(bundle: Bundle) -> TrainingConfig:
+    """Read and check the table.
+
+    Raises
+    ------
+    BundleError
+        A field is missing, unknown or of another type.
+    """
+    table = Table(bundle.training, bundle.path / BUNDLE_FILE, "training.")
+    shares = table.get("validation_share", float), table.get("calibration_share", float)
+    if min(shares) <= 0 or sum(shares) >= 1:
+        raise table.wrong("validation_share", "shares must be positive and leave some groups for training")
+    return TrainingConfig(
+        split_seed=table.get("split_seed", int),
+        shares=shares,
+        held_out_groups=table.items("held_out_groups", str, ()),
+        least_mask_confidence=table.get("least_mask_confidence", float),
+        loop=_filled(LoopConfig, table.table("loop", is_optional=True)),
+        augmentation=_filled(AugmentationConfig, table.table("augmentation", is_optional=True)),
+        loss=_filled(LossConfig, table.table("loss", is_optional=True)),
+    )
+
+
+def _filled(config: type[Config], table: Table) -> Config:
+    """Return `config` with the fields of the table, defaults elsewhere."""
+    defaults = config()
+    known = {field.name for field in fields(config)}
+    for key in table.values:
+        if key not in known:
+            raise table.wrong(key, "unknown field")
+    given: dict[str, Any] = {key: table.get(key, type(getattr(defaults, key))) for key in table.values}
+    return config(**given)

@@ -1,0 +1,193 @@
+"""A bundle on its validation groups, beside what the aspect ratio alone would say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.bundle import Bundle
+from inference.training.answers import Answers
+from inference.training.data import Images
+from inference.training.scores import (
+    accuracy,
+    auc,
+    auc_within,
+    balanced_accuracy,
+    calibration_error,
+    logistic_scores,
+    sensitivity,
+    specificity,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CoarseFigures:
+    """The positive class against the rest, at the bundle's threshold."""
+
+    accuracy: float
+    balanced_accuracy: float
+    auc: float
+    auc_within_aspect: float
+    """Among images of like aspect ratio (five strata)."""
+    sensitivity: float
+    specificity: float
+    calibration_error: float
+    calibration_error_uncalibrated: float
+
+
+@dataclass(frozen=True, slots=True)
+class FineFigures:
+    """The classes below the positive one, on the images that truly are positive; then all classes on all images."""
+
+    accuracy: float
+    balanced_accuracy: float
+    auc: float
+    """One class against the rest, mean over the classes."""
+    accuracy_all_classes: float
+    balanced_accuracy_all_classes: float
+    calibration_error: float
+    calibration_error_uncalibrated: float
+
+
+@dataclass(frozen=True, slots=True)
+class AspectFigures:
+    """A logistic regression on the aspect ratio alone, fitted on the training groups."""
+
+    auc_coarse: float
+    auc_fine: float
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationReport:
+    """All figures of one evaluation; every image counts, also those whose answer the guard would withhold."""
+
+    weights_sha256: str
+    images: int
+    groups: int
+    not_evaluable: int
+    coarse: CoarseFigures
+    fine: FineFigures
+    dice: Mapping[str, float]
+    """Mean over the images with a trusted mask, by segment name."""
+    aspect_only: AspectFigures
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the figures as plain values, rounded to what their number of images supports."""
+        rounded = _rounded(asdict(self))
+        assert isinstance(rounded, dict)  # noqa: S101 -- what went in is a dict
+        return rounded
+
+    def to_json(self) -> str:
+        """Return the figures as JSON."""
+        return json.dumps(self.to_dict(), indent=2)
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, dict):
+        return {key: _rounded(entry) for key, entry in value.items()}
+    return value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AspectTable:
+    """Known aspect ratios with their classes."""
+
+    aspects: NDArray[np.float64]
+    coarse: NDArray[np.int64]
+    fine: NDArray[np.int64]
+
+
+def judge(bundle: Bundle, images: Images, answers: Answers, training: AspectTable) -> EvaluationReport:
+    """Compare answers with the truth.
+
+    Parameters
+    ----------
+    images, answers
+        The validation part.
+    training
+        Aspect ratios of the training part, for the aspect-only baseline.
+    """
+    coarse_temperature, fine_temperature = bundle.temperatures
+    calibrated = answers.probabilities(bundle.parents, (coarse_temperature, fine_temperature))
+    plain = answers.probabilities(bundle.parents, (1.0, 1.0))
+    positive = _positive(bundle)
+    children = [child for child, parent in enumerate(bundle.parents) if parent == positive]
+    return EvaluationReport(
+        weights_sha256=bundle.algorithm.weights_digest,
+        images=len(images),
+        groups=len(set(images.groups)),
+        not_evaluable=int((~answers.is_evaluable).sum()),
+        coarse=_coarse_figures(bundle, images, calibrated[0], plain[0]),
+        fine=_fine_figures(images, calibrated[1], plain[1], children),
+        dice={segment.name: _mean(answers.dice[:, index]) for index, segment in enumerate(bundle.segments)},
+        aspect_only=_aspect_figures(images, training, positive, children),
+    )
+
+
+def _positive(bundle: Bundle) -> int:
+    level = bundle.levels[0]
+    return level.class_names.index(level.positive or level.class_names[-1])
+
+
+def _coarse_figures(
+    bundle: Bundle, images: Images, calibrated: NDArray[np.float64], plain: NDArray[np.float64]
+) -> CoarseFigures:
+    positive = _positive(bundle)
+    truth, score = images.coarse == positive, calibrated[:, positive]
+    answer = score >= bundle.levels[0].threshold
+    known = images.has_aspect
+    return CoarseFigures(
+        accuracy=accuracy(truth.astype(np.int64), answer.astype(np.int64)),
+        balanced_accuracy=balanced_accuracy(truth.astype(np.int64), answer.astype(np.int64)),
+        auc=auc(truth, score),
+        auc_within_aspect=auc_within(truth[known], score[known], images.aspects[known]),
+        sensitivity=sensitivity(truth, answer),
+        specificity=specificity(truth, answer),
+        calibration_error=calibration_error(calibrated, images.coarse),
+        calibration_error_uncalibrated=calibration_error(plain, images.coarse),
+    )
+
+
+def _fine_figures(
+    images: Images, calibrated: NDArray[np.float64], plain: NDArray[np.float64], children: Sequence[int]
+) -> FineFigures:
+    inside = np.isin(images.fine, children)
+    truth = images.fine[inside]
+    joint = calibrated[inside][:, children]
+    conditional = joint / joint.sum(axis=1, keepdims=True)  # (n, children)
+    answer = np.array(children, dtype=np.int64)[conditional.argmax(axis=1)]
+    areas = [auc(truth == child, conditional[:, index]) for index, child in enumerate(children)]
+    everywhere = calibrated.argmax(axis=1)
+    return FineFigures(
+        accuracy=accuracy(truth, answer),
+        balanced_accuracy=balanced_accuracy(truth, answer),
+        auc=_mean(np.array(areas)),
+        accuracy_all_classes=accuracy(images.fine, everywhere),
+        balanced_accuracy_all_classes=balanced_accuracy(images.fine, everywhere),
+        calibration_error=calibration_error(calibrated, images.fine),
+        calibration_error_uncalibrated=calibration_error(plain, images.fine),
+    )
+
+
+def _aspect_figures(images: Images, training: AspectTable, positive: int, children: Sequence[int]) -> AspectFigures:
+    known = images.has_aspect
+    coarse = logistic_scores(training.aspects, training.coarse == positive, images.aspects[known])
+    below = np.isin(training.fine, children)
+    asked = known & np.isin(images.fine, children)
+    fine = logistic_scores(training.aspects[below], training.fine[below] == children[-1], images.aspects[asked])
+    return AspectFigures(
+        auc_coarse=auc(images.coarse[known] == positive, coarse),
+        auc_fine=auc(images.fine[asked] == children[-1], fine),
+    )
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """Return the mean of the values that are known, NaN without any."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")

@@ -1,0 +1,173 @@
+"""Train, calibrate and evaluate a bundle: what the command line calls.
+
+`data_dir` holds `labels.csv`, `images/` and `masks/`. Which groups serve which purpose is said by the bundle, so all
+three agree, whoever runs them and when.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from inference.bundle import BUNDLE_FILE, Bundle, load_bundle
+from inference.errors import BundleError
+from inference.networks.weights import build_network, load_network, save_weights
+from inference.predict import resolve_device
+from inference.training.answers import ask
+from inference.training.calibration import fit_temperatures
+from inference.training.config import TrainingConfig, read_config
+from inference.training.data import Images, LabelledImage, Part, load_images, mean_aspect, part_of, read_labels
+from inference.training.evaluation import AspectTable, EvaluationReport, judge
+from inference.training.figures import write_digest, write_table
+from inference.training.loop import Task, fit
+from inference.training.progress import Progress
+
+Report = Callable[[Progress], None]
+
+CHECKPOINT = "checkpoint.pt"
+_README = "README.md"
+
+
+def train(
+    bundle_dir: Path,
+    data_dir: Path,
+    out_dir: Path,
+    *,
+    device: str,
+    epochs: int | None,
+    seed: int,
+    report: Report,
+) -> Path:
+    """Train the bundle's network and write a bundle with its weights, calibration and evaluation into `out_dir`.
+
+    Goes on from `out_dir`/checkpoint.pt where an earlier run with the same seed and epochs was interrupted. The result
+    appears when all of it is done; `out_dir` may be `bundle_dir` itself.
+
+    Parameters
+    ----------
+    epochs
+        None takes the bundle's own number.
+
+    Returns
+    -------
+    `out_dir`.
+
+    Raises
+    ------
+    BundleError
+        The bundle does not say how to train it, or the data set has no images of a part.
+    """
+    bundle = load_bundle(bundle_dir, verify_weights=False)
+    config = read_config(bundle)
+    if epochs is not None:
+        config = replace(config, loop=replace(config.loop, epochs=epochs))
+    out_dir.mkdir(parents=True, exist_ok=True)
+    images = _load_part(bundle, config, data_dir, Part.TRAINING, report)
+    torch.manual_seed(seed)
+    network = build_network(bundle)
+    task = Task(
+        images=images,
+        parents=bundle.parents,
+        size=bundle.input.size,
+        margin=bundle.input.margin,
+        loop=config.loop,
+        augmentation=config.augmentation,
+        loss=config.loss,
+    )
+    checkpoint = out_dir / CHECKPOINT
+    trained = fit(network, task, checkpoint, device=resolve_device(device), seed=seed, report=report)
+    save_weights(trained, out_dir / bundle.weights_path.name)
+    _write_bundle(bundle, out_dir)
+    calibrate(out_dir, data_dir, device=device, report=report)
+    evaluate(out_dir, data_dir, device=device, report=report, write=True)
+    checkpoint.unlink()
+    return out_dir
+
+
+def _write_bundle(bundle: Bundle, out_dir: Path) -> None:
+    """Copy bundle.toml and the model card beside the new weights, and write the weights' digest."""
+    if out_dir.resolve() != bundle.path.resolve():
+        for name in (BUNDLE_FILE, _README):
+            if (bundle.path / name).exists():
+                shutil.copyfile(bundle.path / name, out_dir / name)
+    weights = out_dir / bundle.weights_path.name
+    write_digest(out_dir / BUNDLE_FILE, hashlib.sha256(weights.read_bytes()).hexdigest())
+
+
+def calibrate(bundle_dir: Path, data_dir: Path, *, device: str, report: Report) -> tuple[float, float]:
+    """Fit the temperature of each level on the calibration groups and write them into bundle.toml.
+
+    Returns
+    -------
+    The temperatures of the coarse and of the fine level.
+    """
+    bundle = load_bundle(bundle_dir)
+    images = _load_part(bundle, read_config(bundle), data_dir, Part.CALIBRATION, report)
+    network = load_network(bundle, resolve_device(device))
+    answers = ask(network, images, bundle, lambda done, total: report(Progress("calibrate", done, total)))
+    temperatures = fit_temperatures(answers, images, bundle.parents)
+    by_level = {level.name: round(value, 4) for level, value in zip(bundle.levels, temperatures, strict=True)}
+    table = {"images": len(images), "groups": len(set(images.groups)), "temperature": by_level}
+    write_table(bundle_dir / BUNDLE_FILE, "calibration", table)
+    return temperatures
+
+
+def evaluate(bundle_dir: Path, data_dir: Path, *, device: str, report: Report, write: bool = False) -> EvaluationReport:
+    """Evaluate the bundle on its validation groups.
+
+    Parameters
+    ----------
+    write
+        Write the figures into bundle.toml, too.
+    """
+    bundle = load_bundle(bundle_dir)
+    config = read_config(bundle)
+    images = _load_part(bundle, config, data_dir, Part.VALIDATION, report)
+    network = load_network(bundle, resolve_device(device))
+    answers = ask(network, images, bundle, lambda done, total: report(Progress("evaluate", done, total)))
+    result = judge(bundle, images, answers, _aspects(bundle, config, data_dir))
+    if write:
+        write_table(bundle_dir / BUNDLE_FILE, "evaluation", result.to_dict())
+    return result
+
+
+def _part(config: TrainingConfig, labels: tuple[LabelledImage, ...], part: Part) -> list[LabelledImage]:
+    return [
+        label
+        for label in labels
+        if part_of(label.group, config.split_seed, config.shares, config.held_out_groups) is part
+    ]
+
+
+def _load_part(bundle: Bundle, config: TrainingConfig, data_dir: Path, part: Part, report: Report) -> Images:
+    labels = read_labels(data_dir, config.least_mask_confidence)
+    chosen = _part(config, labels, part)
+    if not chosen:
+        raise BundleError(f"{data_dir / 'labels.csv'}: no group falls into the {part.value} part")
+    return load_images(
+        data_dir,
+        chosen,
+        (bundle.levels[0].class_names, bundle.levels[1].class_names),
+        bundle.input.detail,
+        bundle.input.percentiles,
+        mean_aspect=mean_aspect(labels),
+        report=lambda done, total: report(Progress("images", done, total)),
+    )
+
+
+def _aspects(bundle: Bundle, config: TrainingConfig, data_dir: Path) -> AspectTable:
+    """Return the known aspect ratios of the training part, read from the labels alone."""
+    labels = _part(config, read_labels(data_dir, config.least_mask_confidence), Part.TRAINING)
+    known = [label for label in labels if label.aspect is not None]
+    coarse, fine = (level.class_names for level in bundle.levels)
+    return AspectTable(
+        aspects=np.array([label.aspect for label in known], dtype=np.float64),
+        coarse=np.array([coarse.index(label.coarse) for label in known], dtype=np.int64),
+        fine=np.array([fine.index(label.fine) for label in known], dtype=np.int64),
+    )

@@ -1,0 +1,96 @@
+"""The schema's versions, on SQLite and on PostgreSQL."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from gateway.errors import SchemaError
+from gateway.store import Store, open_store
+from gateway.store.schema import current_revision, downgrade, head_revision, require_current, upgrade
+from gateway.store.tables import metadata
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """Give a database without any table."""
+    is_sqlite = request.param == "sqlite"
+    url = f"sqlite:///{tmp_path / 'empty.db'}" if is_sqlite else request.getfixturevalue("postgres_url")
+    opened = open_store(url, tmp_path)
+    yield opened
+    opened.close()
+
+
+def tables(store: Store) -> set[str]:
+    """Name the tables that there are."""
+    with store.read() as connection:
+        return set(sa.inspect(connection).get_table_names()) - {"alembic_version"}
+
+
+def test_up_down_and_up_again(empty: Store) -> None:
+    """Down leaves nothing, and up after down works."""
+    upgrade(empty)
+    after_up = tables(empty)
+    downgrade(empty, "base")
+    after_down = tables(empty)
+    upgrade(empty)
+
+    assert after_up == set(metadata.tables)
+    assert after_down == set()
+    assert tables(empty) == set(metadata.tables)
+    assert current_revision(empty) == head_revision()
+
+
+def test_the_migrations_make_what_the_program_expects(empty: Store) -> None:
+    """No table, column, type, index or constraint differs from the definitions in the program."""
+    upgrade(empty)
+    with empty.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        differences = compare_metadata(context, metadata)
+
+    assert differences == []
+
+
+def test_sqlite_is_upgraded_by_itself_and_postgresql_by_command(empty: Store) -> None:
+    """Where several hosts share a database, an operator decides when."""
+    if empty.engine.dialect.name == "sqlite":
+        require_current(empty)
+    else:
+        with pytest.raises(SchemaError, match="run `hybridmed db upgrade`"):
+            require_current(empty)
+        upgrade(empty)
+        require_current(empty)
+
+    assert current_revision(empty) == head_revision()
+
+
+def test_a_newer_schema_is_refused_with_a_sentence(empty: Store) -> None:
+    """By start and by upgrade; the database stays as it is."""
+    upgrade(empty)
+    with empty.write() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+
+    for refusing in (require_current, upgrade):
+        with pytest.raises(SchemaError, match="the database has schema 9999, this program knows up to"):
+            refusing(empty)
+    assert current_revision(empty) == "9999"
+
+
+def test_two_upgrades_at_once_end_in_one_schema(empty: Store) -> None:
+    """Two processes start at the same moment on an empty database; the second finds nothing to do."""
+    program = "import sys; from pathlib import Path; from gateway.store import open_store, schema; "
+    program += "schema.upgrade(open_store(sys.argv[1], Path(sys.argv[2])))"
+    url = empty.engine.url.render_as_string(hide_password=False)
+    started = [
+        subprocess.Popen([sys.executable, "-c", program, url, str(empty.data_dir)], stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in started]
+
+    assert [process.returncode for process in started] == [0, 0], errors
+    assert tables(empty) == set(metadata.tables)

@@ -1,0 +1,83 @@
+"""Several worker processes, killed and racing, leave exactly one result for each job."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from gateway.job import State
+from gateway.store import Store, jobs
+from gateway.store.results import list_artefacts
+from gateway.store.tables import fhir_resource
+from tests.services.process import Program
+from tests.studies import REPOSITORY, RealData
+from tests.working import LIMITS, add_job, eventually, job_of, take_in
+
+_START_S = 120
+
+
+@contextmanager
+def _worker(store: Store, name: str, *arguments: str) -> Iterator[Program]:
+    url = store.engine.url.render_as_string(hide_password=False)
+    program = Program(
+        [sys.executable, "-m", "tests.worker_process", url, str(store.data_dir), *arguments],
+        log=store.data_dir / f"{name}.log",
+        cwd=REPOSITORY,
+        env={"OMP_NUM_THREADS": "1"},
+    )
+    program.start()
+    try:
+        yield program
+    finally:
+        program.stop()
+
+
+def _reports(store: Store) -> list[tuple[str, int]]:
+    with store.read() as connection:
+        return [(row.resource_id, row.version) for row in connection.execute(fhir_resource.select())]
+
+
+@pytest.mark.parametrize("point", ["device", "commit"])
+def test_a_killed_worker_leaves_its_job_to_another(
+    store: Store, real_data: RealData, tmp_path: Path, point: str
+) -> None:
+    """It dies holding the lease, with the model running or with the transaction open; another worker finishes."""
+    study_uid = take_in(store, real_data.cxr[0])
+    job_id = add_job(store, study_uid)
+    with _worker(store, "first", point, str(tmp_path / "held")) as first:
+        eventually((tmp_path / "held").exists, "the first worker holds the job", _START_S)
+        os.kill(first.pid, signal.SIGKILL)
+    assert job_of(store, job_id).state is State.RUNNING
+
+    def swept() -> bool:
+        with store.write() as connection:
+            return jobs.requeue_expired(connection, datetime.now(UTC), LIMITS.max_attempts) == 1
+
+    eventually(swept, "the lease runs out")
+    with _worker(store, "second"):
+        eventually(lambda: job_of(store, job_id).state is State.DONE, "the second worker is done", _START_S)
+
+    with store.read() as connection:
+        kinds = [one.kind for one in list_artefacts(connection, job_id)]
+    assert sorted(kinds) == ["picture-overlay", "seg", "sr-findings", "sr-measurements"]
+    assert _reports(store) == [(study_uid, 1)]
+    assert job_of(store, job_id).attempts == 2
+
+
+def test_two_workers_share_the_jobs(store: Store, real_data: RealData) -> None:
+    """Both look at the same queue; each job is claimed once and has one result."""
+    uids = [take_in(store, file) for file in real_data.cxr]
+    job_ids = [add_job(store, uid) for uid in uids]
+
+    with _worker(store, "one"), _worker(store, "other"):
+        eventually(lambda: all(job_of(store, each).state is State.DONE for each in job_ids), "all done", _START_S)
+
+    assert sorted(_reports(store)) == sorted((uid, 1) for uid in uids)
+    assert [job_of(store, each).attempts for each in job_ids] == [1, 1, 1]

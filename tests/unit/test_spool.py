@@ -1,0 +1,134 @@
+"""One instance to disk: whole and durable, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom.uid import generate_uid
+
+from gateway.errors import OutOfResourcesError
+from gateway.spool import DiskLimits, Origin, Spool, orphans, reread
+from tests.receiving import CT, EXPLICIT, encoded, image
+
+NO_LIMIT = DiskLimits(0, 1 << 40)
+
+
+def _origin(**changes: str) -> Origin:
+    values = {"association_id": "a1", "calling_ae": "CT1", "called_ae": "HYBRIDMED", "transfer_syntax_uid": EXPLICIT}
+    return Origin(**values | {"sop_class_uid": CT, "sop_instance_uid": generate_uid()} | changes)
+
+
+def test_a_committed_instance_is_a_part_10_file_with_its_digest(tmp_path: Path) -> None:
+    """Pieces become a file that pydicom opens; the digest is that of transfer syntax and data set."""
+    data_set = image()
+    data = encoded(data_set)
+
+    with Spool(tmp_path, "s1", NO_LIMIT) as spool:
+        upload = spool.begin(_origin(sop_instance_uid=data_set.SOPInstanceUID), 1)
+        upload.write(data[:10])
+        upload.write(memoryview(data)[10:])
+        spooled = upload.commit()
+
+    assert pydicom.dcmread(spooled.path).PatientName == "Doe^Jane"
+    assert spooled.digest == hashlib.sha256(EXPLICIT.encode() + data).hexdigest()
+    assert spooled.size_bytes == spooled.path.stat().st_size
+    assert spooled.path.name == "a1_1.dcm"
+
+
+def test_a_restart_reads_the_same(tmp_path: Path) -> None:
+    """What a restart finds out of the file is what was known when it was received."""
+    with Spool(tmp_path, "s1", NO_LIMIT) as spool:
+        upload = spool.begin(_origin(), 1)
+        upload.write(encoded(image()))
+        spooled = upload.commit()
+
+    found = reread(spooled.path)
+
+    assert (found.digest, found.size_bytes, found.association_id, found.calling_ae) == (
+        spooled.digest,
+        spooled.size_bytes,
+        "a1",
+        "CT1",
+    )
+    assert abs((found.received_at - spooled.received_at).total_seconds()) < 5
+
+
+def test_a_uid_with_leading_zeros_is_written(tmp_path: Path) -> None:
+    """Senders write such UIDs; the file meta information carries them."""
+    with Spool(tmp_path, "s1", NO_LIMIT) as spool:
+        path = spool.begin(_origin(sop_instance_uid="1.02.003"), 1).commit().path
+
+    assert b"1.02.003" in path.read_bytes()[:600]
+
+
+def test_a_discarded_upload_leaves_nothing_and_takes_nothing_more(tmp_path: Path) -> None:
+    """After discard there is no file, writing is ignored and committing is refused."""
+    with Spool(tmp_path, "s1", NO_LIMIT) as spool:
+        upload = spool.begin(_origin(), 1)
+        upload.write(b"abc")
+        upload.discard()
+        upload.write(b"def")
+        with pytest.raises(OutOfResourcesError):
+            upload.commit()
+
+        assert list(spool.folder.glob("a1*")) == []
+
+
+@contextmanager
+def _small_files(limit: int) -> Iterator[None]:
+    """Let the kernel refuse writes beyond a file size, as a full disk does."""
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_a_write_that_fails_is_out_of_resources_and_leaves_nothing(tmp_path: Path) -> None:
+    """The kernel refuses a write in the middle: A700, and the half-written file is gone."""
+    with Spool(tmp_path, "s1", NO_LIMIT) as spool:
+        upload = spool.begin(_origin(), 1)
+        with _small_files(100_000), pytest.raises(OutOfResourcesError) as refused:
+            upload.write(bytes(200_000))
+
+        assert refused.value.status == 0xA700
+        assert list(spool.folder.glob("a1*")) == []
+
+
+def test_limits_are_held(tmp_path: Path) -> None:
+    """No upload begins under the reserve; none grows over the limit."""
+    with Spool(tmp_path, "s1", DiskLimits(1 << 60, 1 << 40)) as spool, pytest.raises(OutOfResourcesError):
+        spool.begin(_origin(), 1)
+    with Spool(tmp_path, "s2", DiskLimits(0, 10)) as spool:
+        upload = spool.begin(_origin(), 1)
+        with pytest.raises(OutOfResourcesError):
+            upload.write(bytes(11))
+
+
+def test_only_the_folders_of_the_dead_are_orphans(tmp_path: Path) -> None:
+    """A held lock protects a folder; a free one does not; one adopter takes it, and an empty folder goes."""
+    with Spool(tmp_path, "dead", NO_LIMIT) as spool:
+        spool.begin(_origin(), 1).commit()
+        (spool.folder / "a1_2.part").write_bytes(b"half")
+
+    with Spool(tmp_path, "alive", NO_LIMIT):
+        found = list(orphans(tmp_path))
+        again = list(orphans(tmp_path))
+        names = [path.name for path in found[0].files()]
+        (found[0].folder / "a1_1.dcm").unlink()
+        found[0].release()
+
+    assert [orphan.service_id for orphan in found] == ["dead"]
+    assert again == []
+    assert names == ["a1_1.dcm"]
+    assert list((tmp_path / "incoming").iterdir()) == []

@@ -1,0 +1,73 @@
+"""The summary that lists show."""
+
+import json
+
+import numpy as np
+
+from gateway.report.summary import not_evaluable_reason, summarise
+from inference.findings import (
+    Algorithm,
+    ClassProbability,
+    Code,
+    Finding,
+    Findings,
+    Measurement,
+    NotEvaluable,
+    Segment,
+    SourceFrame,
+)
+
+AI = Algorithm("lungs", "1.0", "maker", Code("123109", "DCM", "Artificial Intelligence"), "f" * 64)
+NORMAL = ClassProbability("normal", Code("17621005", "SCT", "Normal"), 0.03)
+PNEUMONIA = ClassProbability("pneumonia", Code("233604007", "SCT", "Pneumonia"), 0.97)
+LUNG = Code("39607008", "SCT", "Lung")
+FINDING = Finding("coarse", "coarse", Code("RID5350", "RADLEX", "pneumonia"), PNEUMONIA, (NORMAL, PNEUMONIA), LUNG)
+SEGMENT = Segment(
+    tracking_id="lung-left",
+    number=1,
+    label="left lung",
+    category=LUNG,
+    type=LUNG,
+    mask=np.ones((1, 2, 2), bool),
+    color_lab=(50.0, 0.0, 0.0),
+    measurements=(Measurement(Code("118565006", "SCT", "Volume"), 1234.5678, Code("mL", "UCUM", "milliliter")),),
+)
+EVALUATED = Findings(AI, "1.2.3", (SourceFrame("1.2.3.4"),), (FINDING,), (SEGMENT,))
+WITHHELD = NotEvaluable(AI, "projection", "lateral view", "1.2.4")
+
+
+def test_the_line_names_answers_and_first_measurements() -> None:
+    """What a table has room for."""
+    assert summarise([EVALUATED])["text"] == "pneumonia 0.97, left lung 1235 mL"
+
+
+def test_the_summary_is_json_with_every_probability() -> None:
+    """The database keeps it; voxels are left out."""
+    outcome = json.loads(json.dumps(summarise([EVALUATED])))["outcomes"][0]
+
+    (finding,) = outcome["findings"]
+    assert finding["answer"] == "pneumonia"
+    assert {each["name"]: each["probability"] for each in finding["alternatives"]} == {
+        "normal": 0.03,
+        "pneumonia": 0.97,
+    }
+    assert outcome["segments"][0]["measurements"][0]["value"] == 1234.5678
+    assert "mask" not in outcome["segments"][0]
+
+
+def test_a_withheld_answer_is_summarised_by_its_reason() -> None:
+    """The stable code is there for programs, the sentence for people."""
+    outcome = summarise([WITHHELD])["outcomes"][0]
+
+    assert outcome == {
+        "evaluable": False,
+        "series_instance_uid": "1.2.4",
+        "code": "projection",
+        "reason": "lateral view",
+    }
+
+
+def test_a_job_is_not_evaluable_only_where_no_series_was() -> None:
+    """One series that was evaluated makes a result."""
+    assert not_evaluable_reason([WITHHELD, WITHHELD]) == "not evaluable: lateral view"
+    assert not_evaluable_reason([WITHHELD, EVALUATED]) is None
