@@ -64,7 +64,7 @@ class Destination(BaseModel):
     name: str
     address: str
     """`AET@host:port` for C-STORE, `https://…` for STOW-RS."""
-    sr_title: Literal["imaging-measurement-report", "imaging-report"] = "imaging-measurement-report"
+    sr_title: Literal["imaging-measurement-report", "oncology-measurement-report"] = "imaging-measurement-report"
     """(126000, DCM) or (126001, DCM): some viewers show only one of them."""
     seg_encoding: Literal["BINARY", "LABELMAP"] = "BINARY"
     """Encoding of segmentations; many peers refuse LABELMAP."""

@@ -35,14 +35,13 @@ from gateway.store.instances import (
     BatchOutcome,
     ClosedAssociation,
     OpenedAssociation,
-    QuarantinedFile,
     ReceivedInstance,
-    add_quarantined,
     close_associations,
     index_batch,
     lose_associations,
     open_associations,
 )
+from gateway.store.quarantine import QuarantinedFile, add_quarantined
 
 log = structlog.get_logger()
 

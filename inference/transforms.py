@@ -94,7 +94,8 @@ def normalised(plane: NDArray[np.float32], detail: int, percentiles: tuple[float
         tensor = functional.interpolate(tensor, size=size, mode="bilinear", align_corners=False, antialias=True)
     squared = tensor[0, 0].numpy()  # (detail, detail)
     low, high = np.percentile(squared, percentiles)
-    return np.clip((squared - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
+    scaled: NDArray[np.float32] = np.clip((squared - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
+    return scaled
 
 
 def sample(planes: Tensor, thetas: Tensor, size: int) -> Tensor:

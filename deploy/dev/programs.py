@@ -54,6 +54,7 @@ REQUIREMENTS = (
     Requirement("dicom3tools", ("dicom3tools",), on_path("dciodvfy", "dcentvfy")),
     Requirement("Java", ("default-jre-headless",), on_path("java")),
     Requirement("PixelMed", ("libpixelmed-java",), PIXELMED_JAR.exists),
+    Requirement("Node.js, for the FHIR validators", ("nodejs", "npm"), on_path("node", "npm")),
     Requirement("Orthanc with DICOMweb", ("orthanc", "orthanc-dicomweb"), has_orthanc),
     Requirement(
         "PostgreSQL",

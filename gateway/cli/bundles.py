@@ -136,7 +136,7 @@ def calibrate(
 
 def _training() -> ModuleType:
     try:
-        from inference.training import run  # noqa: PLC0415 torch is optional: only the commands that need it import it
+        from inference.training import run
     except ModuleNotFoundError as error:
         advice = "pip install -c constraints.txt 'hybridmed-gateway[inference]'"
         raise ConfigurationError(f"{error.name} is not installed: {advice}") from error

@@ -13,7 +13,7 @@ from gateway.cli.output import out, print_json, print_record, print_rows
 from gateway.errors import GatewayError, NotFoundError
 from gateway.job import State
 from gateway.services import gone_before
-from gateway.store import deliveries, instances, jobs, results, services, studies
+from gateway.store import deliveries, jobs, quarantine, results, services, studies
 from gateway.wiring import operator_store
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -118,11 +118,11 @@ def list_dead(limit: Limit = 100, as_json: AsJson = False) -> None:
     """List jobs given up and files that could not be indexed."""
     with operator_store() as store, store.read() as connection:
         dead = jobs.list_dead(connection, limit=limit)
-        quarantined = instances.list_quarantine(connection, limit=limit)
+        quarantined = quarantine.list_quarantined(connection, limit=limit)
     rows: Sequence[Mapping[str, Any]] = [
         *({"kind": "job", "id": row.id, "at": row.finished_at, "of": row.bundle, "reason": row.reason} for row in dead),
         *(
-            {"kind": "file", "id": str(row["id"]), "at": row["quarantined_at"], "of": row["path"], "reason": row["reason"]}
+            {"kind": "file", "id": row.path, "at": row.quarantined_at, "of": row.calling_ae, "reason": row.reason}
             for row in quarantined
         ),
     ]

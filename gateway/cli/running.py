@@ -11,26 +11,14 @@ import structlog
 import typer
 from rich.progress import track
 
-from gateway import demo as demonstration
 from gateway.cli.output import err, out, print_json, print_rows
 from gateway.config import DicomAddress, Settings, load_settings
-from gateway.doctor import Examination, examine
 from gateway.errors import ConfigurationError, DatabaseAwayError, NotFoundError
 from gateway.log import configure_logging
-from gateway.reprocess import Request
-from gateway.reprocess import reprocess as reprocess_studies
-from gateway.sending import dicom_files, send_files
 from gateway.store import schema
 from gateway.store.studies import StudyFilter
 from gateway.supervisor import ROLES, Supervisor, role_command, run_role
-from gateway.wiring import (
-    build_role,
-    build_router,
-    check_broker,
-    describe_bundles,
-    open_settings_store,
-    operator_store,
-)
+from gateway.wiring import build_role, describe_bundles, open_settings_store, operator_store
 
 log = structlog.get_logger()
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -69,6 +57,8 @@ def send(
     as_json: AsJson = False,
 ) -> None:
     """Send DICOM files by C-STORE; exit code 1 where one was refused."""
+    from gateway.sending import dicom_files, send_files
+
     files = dicom_files(paths)
     if not files:
         raise NotFoundError("no DICOM file in what was named")
@@ -100,6 +90,10 @@ def reprocess(
     """Process studies again; each result is a new revision that replaces the one before."""
     if not studies and modality is None and since is None:
         raise typer.BadParameter("name studies, --modality or --since")
+    from gateway.reprocess import Request
+    from gateway.reprocess import reprocess as reprocess_studies
+    from gateway.wiring.dispatch import build_router
+
     settings = load_settings()
     request = Request(
         StudyFilter(
@@ -128,11 +122,16 @@ def demo(
     keep: Annotated[bool | None, typer.Option("--keep/--exit", help="Go on serving afterwards, until Ctrl-C.")] = None,
 ) -> None:
     """Send three sample chest X-rays through a gateway of its own, and show what it found."""
+    from gateway import demo as demonstration
+
     demonstration.run(folder, keep=keep, out=out)
 
 
 def doctor(as_json: AsJson = False) -> None:
     """Check every part and say what to do; exit code 1 where a part has failed."""
+    from gateway.doctor import Examination, examine
+    from gateway.wiring.queue import check_broker
+
     settings = load_settings()
     store = open_settings_store(settings)
     try:

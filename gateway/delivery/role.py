@@ -17,11 +17,11 @@ from gateway.delivery.sender import Outgoing, Sender
 from gateway.errors import DatabaseAwayError, DeliveryError, DestinationAwayError
 from gateway.job import retry_delay
 from gateway.lease import LeaseKeeper
-from gateway.report.variant import takes, variant_name
 from gateway.services import Heartbeat
 from gateway.store import Store, deliveries
 from gateway.store.deliveries import DeliveryClaim
 from gateway.store.results import DICOM, NewArtefact, list_artefacts
+from gateway.variant import takes, variant_name
 
 log = structlog.get_logger()
 

@@ -13,6 +13,8 @@ seg.py            Segmentation
 picture.py        overlay pictures for people: PNG
 heatmap.py        Grad-CAM as Secondary Capture
 render.py         all of the above for one outcome
+summary.py        outcomes -> JSON for lists
+fhir_input.py     what the FHIR renderer is given
 """
 
 from gateway.report.identity import RenderedObject, RenderOptions, outcome_role

@@ -1,4 +1,4 @@
-"""Associations, instances, series and studies as they arrive; the quarantine."""
+"""Associations, instances, series and studies as they arrive."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from gateway.header import InstanceHeader
 from gateway.store.engine import insert_ignore
-from gateway.store.tables import artefact, association, instance, quarantine, series, study
+from gateway.store.tables import artefact, association, instance, series, study
 
 Outcome = Literal["released", "aborted", "lost"]
 _RECEIVING = "receiving"
@@ -54,18 +54,6 @@ class ClosedAssociation:
 
 
 @dataclass(frozen=True, slots=True)
-class QuarantinedFile:
-    """A file that was answered with success and cannot be indexed."""
-
-    path: str
-    """Relative to the data folder."""
-    size_bytes: int
-    reason: str
-    calling_ae: str
-    quarantined_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class BatchOutcome:
     """What a batch changed."""
 
@@ -102,17 +90,6 @@ def lose_associations(connection: Connection, service_id: str, now: datetime) ->
         .values(closed_at=now, outcome="lost")
     )
     return connection.execute(lost).rowcount
-
-
-def list_quarantine(connection: Connection, *, limit: int = 100) -> list[sa.RowMapping]:
-    """Return the files that could not be indexed, the latest first."""
-    query = sa.select(quarantine).order_by(quarantine.c.quarantined_at.desc(), quarantine.c.id.desc()).limit(limit)
-    return list(connection.execute(query).mappings())
-
-
-def add_quarantined(connection: Connection, quarantined: QuarantinedFile) -> None:
-    """List a file that cannot be indexed."""
-    insert_ignore(connection, quarantine, [asdict(quarantined)], keys=["path"])
 
 
 def index_batch(connection: Connection, received: Sequence[ReceivedInstance], now: datetime) -> BatchOutcome:

@@ -77,5 +77,6 @@ def require_current(store: Store) -> None:
         upgrade(store)
         return
     raise SchemaError(
-        f"the database has schema {revision or 'none'}, this program needs {head_revision()}: run `hybridmed db upgrade`"
+        f"the database has schema {revision or 'none'}, this program needs {head_revision()}: "
+        "run `hybridmed db upgrade`"
     )

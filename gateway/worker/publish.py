@@ -12,14 +12,19 @@ import pydicom
 from gateway.config import Destination
 from gateway.report import RenderedObject, RenderOptions
 from gateway.report.assignment import Assignment
-from gateway.report.variant import options_for, variant_name
 from gateway.store.results import DICOM, NewArtefact
+from gateway.variant import variant_name
 from gateway.worker.files import WrittenFile, make_folder, write_result
 from gateway.worker.load import LoadedStudy
 from gateway.worker.model import Renderers
-from inference.findings import Findings, Outcome
+from inference.findings import Code, Findings, Outcome
 
 PNG = "image/png"
+_SR_TITLES = {
+    "imaging-measurement-report": Code("126000", "DCM", "Imaging Measurement Report"),
+    "oncology-measurement-report": Code("126001", "DCM", "Oncology Measurement Report"),
+}
+"""CID 7021; the second is the one that viewers show as text where they cannot show the first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +52,7 @@ class Publisher:
     def __init__(self, data_dir: Path, renderers: Renderers, destinations: Sequence[Destination]) -> None:
         self._data_dir = data_dir
         self._renderers = renderers
-        self._variants = {variant_name(one): options_for(one) for one in destinations if variant_name(one)}
+        self._variants = {variant_name(one): _options_for(one) for one in destinations if variant_name(one)}
 
     def publish(self, assignment: Assignment, outcomes: Sequence[Outcome], loaded: LoadedStudy) -> Published:
         """Render and write everything; the files lie synced on disk when this returns."""
@@ -85,6 +90,10 @@ class Publisher:
                     continue
                 artefacts.append(_object(rendered, ordinal, variant, written))
         return artefacts
+
+
+def _options_for(destination: Destination) -> RenderOptions:
+    return RenderOptions(sr_title=_SR_TITLES[destination.sr_title], seg_encoding=destination.seg_encoding)
 
 
 def _encoded(rendered: RenderedObject) -> bytes:

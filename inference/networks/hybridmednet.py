@@ -15,6 +15,9 @@ from inference.networks.fusion import AdaptiveFusion
 from inference.networks.heads import ClassLogits, HierarchicalHeads
 from inference.networks.pyramid import FeaturePyramid, at_scale
 
+_CHANNEL_STEP = 8
+"""With 4 channels in channels-last layout the CPU convolutions of torch 2.15 write past their buffers in backward."""
+
 
 @dataclass(frozen=True, slots=True)
 class HybridMedNetConfig:
@@ -42,6 +45,9 @@ class HybridMedNetConfig:
             raise ValueError(f"network.backbone: {config.backbone!r} is none of {', '.join(BACKBONES)}")
         if not config.scales or config.scales[0] != 1 or not all(0 < scale <= 1 for scale in config.scales):
             raise ValueError("network.scales: the first must be 1 and all within 0 and 1")
+        for field in ("width", "channels", "decoder_width"):
+            if getattr(config, field) <= 0 or getattr(config, field) % _CHANNEL_STEP:
+                raise ValueError(f"network.{field}: must be a multiple of {_CHANNEL_STEP}")
         return config
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from inference.bundle import Bundle
 from inference.errors import BundleError
@@ -59,4 +59,4 @@ def save_weights(network: HybridMedNet, file: Path) -> None:
         name: tensor.detach().cpu().contiguous().to(torch.float16 if tensor.ndim > 1 else tensor.dtype)
         for name, tensor in network.state_dict().items()
     }
-    save_file(state, file)
+    file.write_bytes(save(state))

@@ -63,7 +63,7 @@ def lung_regions(images: Images, margin: float) -> list[Region]:
     """Return the region around each image's lungs; where the mask is not known, the mean region."""
     known = {
         index: around(images.lungs[index] != BACKGROUND, images.aspects[index], margin)
-        for index in np.flatnonzero(images.has_mask)
+        for index in np.flatnonzero(images.has_mask).tolist()
     }
     if not known:
         return [letter_box(aspect) for aspect in images.aspects]
@@ -75,31 +75,43 @@ def lung_regions(images: Images, margin: float) -> list[Region]:
     ]
 
 
-def random_batch(
-    images: Images,
-    regions: list[Region],
-    indices: NDArray[np.int64],
-    size: int,
-    config: AugmentationConfig,
-    generator: np.random.Generator,
-) -> Batch:
-    """Cut and vary the images at `indices`."""
-    is_whole = generator.random(len(indices)) < config.whole_share
-    chosen = [
-        letter_box(images.aspects[index]) if whole else regions[index]
-        for index, whole in zip(indices, is_whole, strict=True)
-    ]
-    thetas = torch.from_numpy(np.stack([region.theta() @ _jitter(config, generator) for region in chosen]))
-    grey = torch.from_numpy(images.grey[indices])[:, None].float() / 255  # (B, 1, Y, X)
-    lungs = torch.from_numpy(images.lungs[indices])[:, None].float()
-    return Batch(
-        image=_vary_grey(sample(grey, thetas, size), config, generator),
-        lungs=_sample_classes(lungs, thetas, size),
-        has_mask=torch.from_numpy(images.has_mask[indices]),
-        is_classified=torch.from_numpy(~is_whole),
-        coarse=torch.from_numpy(images.coarse[indices]),
-        fine=torch.from_numpy(images.fine[indices]),
-    )
+class RandomViews:
+    """Batches of randomly varied views.
+
+    Parameters
+    ----------
+    images
+        Where they come from.
+    margin
+        Side of the cut around the lungs over their bounding box.
+    config
+        How far they vary.
+    """
+
+    def __init__(self, images: Images, margin: float, config: AugmentationConfig) -> None:
+        self.images = images
+        self.config = config
+        self.regions = lung_regions(images, margin)
+
+    def batch(self, indices: NDArray[np.int64], size: int, generator: np.random.Generator) -> Batch:
+        """Cut and vary the images at `indices`; `size` is the side of the views."""
+        images, config = self.images, self.config
+        is_whole = generator.random(len(indices)) < config.whole_share
+        chosen = [
+            letter_box(images.aspects[index]) if whole else self.regions[index]
+            for index, whole in zip(indices, is_whole, strict=True)
+        ]
+        thetas = torch.from_numpy(np.stack([region.theta() @ _jitter(config, generator) for region in chosen]))
+        grey = torch.from_numpy(images.grey[indices])[:, None].float() / 255  # (B, 1, Y, X)
+        lungs = torch.from_numpy(images.lungs[indices])[:, None].float()
+        return Batch(
+            image=_vary_grey(sample(grey, thetas, size), config, generator),
+            lungs=_sample_classes(lungs, thetas, size),
+            has_mask=torch.from_numpy(images.has_mask[indices]),
+            is_classified=torch.from_numpy(~is_whole),
+            coarse=torch.from_numpy(images.coarse[indices]),
+            fine=torch.from_numpy(images.fine[indices]),
+        )
 
 
 def _sample_classes(lungs: Tensor, thetas: Tensor, size: int) -> Tensor:

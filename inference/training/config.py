@@ -59,5 +59,8 @@ def _filled(config: type[Config], table: Table) -> Config:
     for key in table.values:
         if key not in known:
             raise table.wrong(key, "unknown field")
-    given: dict[str, Any] = {key: table.get(key, type(getattr(defaults, key))) for key in table.values}
+    given: dict[str, Any] = {}
+    for key in table.values:
+        default = getattr(defaults, key)
+        given[key] = table.items(key, int) if isinstance(default, tuple) else table.get(key, type(default))
     return config(**given)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from inference.bundle import Bundle
 from inference.training.targets import sided
 from inference.transforms import normalised
 
@@ -109,9 +110,7 @@ class Images:
 def load_images(
     data_dir: Path,
     labels: Sequence[LabelledImage],
-    classes: tuple[Sequence[str], Sequence[str]],
-    detail: int,
-    percentiles: tuple[float, float],
+    bundle: Bundle,
     *,
     mean_aspect: float,
     report: Callable[[int, int], None],
@@ -120,19 +119,21 @@ def load_images(
 
     Parameters
     ----------
-    classes
-        Names of the coarse and the fine classes in the network's order.
+    bundle
+        Says the order of the classes and the grid.
     mean_aspect
         Aspect of images whose original sides are not known.
     report
         Called with the number done and the total.
     """
+    detail = bundle.input.detail
+    coarse, fine = (level.class_names for level in bundle.levels)
     shape = (len(labels), detail, detail)
     grey, lungs = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
     for index, label in enumerate(labels):
         with Image.open(data_dir / "images" / label.image) as image:
             plane = np.asarray(image.convert("L"), dtype=np.float32)
-        grey[index] = np.round(255 * normalised(plane, detail, percentiles))
+        grey[index] = np.round(255 * normalised(plane, detail, bundle.input.percentiles))
         if label.mask is not None:
             lungs[index] = sided(_mask(data_dir / "masks" / label.mask, detail))
         report(index + 1, len(labels))
@@ -144,8 +145,8 @@ def load_images(
         has_mask=np.array([label.mask is not None for label in labels], dtype=np.bool_),
         aspects=np.array([label.aspect or mean_aspect for label in labels], dtype=np.float64),
         has_aspect=np.array([label.aspect is not None for label in labels], dtype=np.bool_),
-        coarse=np.array([classes[0].index(label.coarse) for label in labels], dtype=np.int64),
-        fine=np.array([classes[1].index(label.fine) for label in labels], dtype=np.int64),
+        coarse=np.array([coarse.index(label.coarse) for label in labels], dtype=np.int64),
+        fine=np.array([fine.index(label.fine) for label in labels], dtype=np.int64),
     )
 
 

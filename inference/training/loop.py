@@ -7,8 +7,10 @@ the weights of a run that was never interrupted.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +20,38 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from inference.errors import BundleError
 from inference.networks.hybridmednet import HybridMedNet
-from inference.training.augmentation import AugmentationConfig, Batch, lung_regions, random_batch
+from inference.training.augmentation import AugmentationConfig, Batch, RandomViews
 from inference.training.data import Images, batches
 from inference.training.losses import LossConfig, Losses, hybrid_loss
 from inference.training.progress import Progress
-from inference.transforms import Region
 
 
 @dataclass(frozen=True, slots=True)
 class LoopConfig:
     """The `[training]` table of a bundle, without its sub-tables."""
 
-    epochs: int = 12
+    cycles: tuple[int, ...] = (12,)
+    """Epochs of each cycle; at the start of a cycle the learning rate jumps up again (Loshchilov and Hutter, "SGDR",
+    ICLR 2017)."""
     batch_size: int = 32
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
     warm_up_share: float = 0.08
-    """Share of all steps in which the rate climbs; after it, half a cosine down to nothing."""
+    """Share of a cycle's steps in which the rate climbs; after it, half a cosine down to nothing."""
+    later_rate: float = 0.5
+    """Peak rate of the later cycles over that of the first."""
     average_decay: float = 0.995
     """Of the exponential moving average of the weights, per step."""
     gradient_norm: float = 2.0
-    small_share: float = 0.5
-    """Share of epochs, the first ones, that train on smaller views."""
+    small_epochs: int = 6
+    """The first epochs, which train on smaller views."""
     small_scale: float = 0.75
     """Side of the smaller views over the input size."""
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all cycles."""
+        return sum(self.cycles)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +66,7 @@ class Task:
     loop: LoopConfig
     augmentation: AugmentationConfig
     loss: LossConfig
+    seed: int
 
 
 def fit(
@@ -64,7 +75,6 @@ def fit(
     checkpoint: Path,
     *,
     device: torch.device,
-    seed: int,
     report: Callable[[Progress], None],
 ) -> HybridMedNet:
     """Train `network`, or go on from `checkpoint`, and return the averaged network.
@@ -74,11 +84,11 @@ def fit(
     checkpoint
         Written after every epoch; deleted by nobody.
     """
-    run = _Run(network.to(device), task, device, seed)
+    run = _Run(network.to(device), task, device)
     first = run.resume(checkpoint)
-    regions = lung_regions(task.images, task.margin)
+    views = RandomViews(task.images, task.margin, task.augmentation)
     for epoch in range(first, task.loop.epochs):
-        run.epoch(epoch, regions, report)
+        run.epoch(epoch, views, report)
         run.save(checkpoint, epoch + 1)
     averaged: HybridMedNet = run.averaged.module
     return averaged.eval()
@@ -87,13 +97,12 @@ def fit(
 class _Run:
     """The mutable state of one training run."""
 
-    def __init__(self, network: HybridMedNet, task: Task, device: torch.device, seed: int) -> None:
+    def __init__(self, network: HybridMedNet, task: Task, device: torch.device) -> None:
         self.network = network.to(memory_format=torch.channels_last)
-        self.task, self.device, self.seed = task, device, seed
+        self.task, self.device = task, device
         loop = task.loop
-        self.averaged: Any = AveragedModel(
-            network, multi_avg_fn=get_ema_multi_avg_fn(loop.average_decay), use_buffers=True
-        )
+        average_weights = get_ema_multi_avg_fn(loop.average_decay)  # type: ignore[no-untyped-call]  # untyped in torch
+        self.averaged: Any = AveragedModel(network, multi_avg_fn=average_weights, use_buffers=True)
         self.optimizer = torch.optim.AdamW(_groups(network, loop.weight_decay), lr=loop.learning_rate)
         self.steps_per_epoch = max(len(task.images) // loop.batch_size, 1)
 
@@ -102,8 +111,8 @@ class _Run:
         if not checkpoint.exists():
             return 0
         state = torch.load(checkpoint, map_location=self.device, weights_only=True)
-        if state["seed"] != self.seed or state["epochs"] != self.task.loop.epochs:
-            raise BundleError(f"{checkpoint}: made with another seed or number of epochs: remove it to start anew")
+        if state["seed"] != self.task.seed or state["cycles"] != list(self.task.loop.cycles):
+            raise BundleError(f"{checkpoint}: made with another seed or other cycles: remove it to start anew")
         self.network.load_state_dict(state["network"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -113,8 +122,8 @@ class _Run:
         """Write the state after `done` epochs, whole or not at all."""
         state = {
             "done": done,
-            "seed": self.seed,
-            "epochs": self.task.loop.epochs,
+            "seed": self.task.seed,
+            "cycles": list(self.task.loop.cycles),
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -123,16 +132,16 @@ class _Run:
         torch.save(state, partial)
         partial.replace(checkpoint)
 
-    def epoch(self, epoch: int, regions: list[Region], report: Callable[[Progress], None]) -> None:
+    def epoch(self, epoch: int, views: RandomViews, report: Callable[[Progress], None]) -> None:
         """Show every image once."""
         loop, task = self.task.loop, self.task
-        torch.manual_seed(self.seed * 1_000_003 + epoch)
-        generator = np.random.default_rng((self.seed, epoch))
-        size = task.size if epoch >= loop.small_share * loop.epochs else round(task.size * loop.small_scale)
+        torch.manual_seed(self.task.seed * 1_000_003 + epoch)
+        generator = np.random.default_rng((self.task.seed, epoch))
+        size = round(task.size * loop.small_scale) if epoch < loop.small_epochs else task.size
         self.network.train()
         means: dict[str, float] = {}
         for step, indices in enumerate(batches(len(task.images), loop.batch_size, generator)):
-            batch = random_batch(task.images, regions, indices, size, task.augmentation, generator)
+            batch = views.batch(indices, size, generator)
             losses = self.step(batch, epoch * self.steps_per_epoch + step)
             for name in ("total", "coarse", "fine", "agreement", "segmentation"):
                 value = float(getattr(losses, name).detach())
@@ -142,7 +151,7 @@ class _Run:
     def step(self, batch: Batch, step: int) -> Losses:
         """Take one step of the optimizer."""
         loop = self.task.loop
-        rate = loop.learning_rate * schedule(step / (self.steps_per_epoch * loop.epochs), loop.warm_up_share)
+        rate = loop.learning_rate * schedule(step / self.steps_per_epoch, loop)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         moved = _on(batch, self.device)
@@ -155,11 +164,18 @@ class _Run:
         return losses
 
 
-def schedule(share: float, warm_up_share: float) -> float:
-    """Return the learning rate at `share` of all steps, relative to its peak: a straight climb, then half a cosine."""
-    if share < warm_up_share:
-        return (share + 1e-3) / (warm_up_share + 1e-3)
-    return 0.5 * (1 + math.cos(math.pi * (share - warm_up_share) / (1 - warm_up_share)))
+def schedule(epochs: float, loop: LoopConfig) -> float:
+    """Return the learning rate after `epochs` (a fraction, too), relative to the first peak.
+
+    In each cycle a straight climb, then half a cosine.
+    """
+    ends = list(accumulate(loop.cycles))
+    cycle = min(bisect_right(ends, epochs), len(ends) - 1)
+    share = 1 - (ends[cycle] - epochs) / loop.cycles[cycle]
+    peak = 1.0 if cycle == 0 else loop.later_rate
+    if share < loop.warm_up_share:
+        return peak * (share + 1e-3) / (loop.warm_up_share + 1e-3)
+    return peak * 0.5 * (1 + math.cos(math.pi * (share - loop.warm_up_share) / (1 - loop.warm_up_share)))
 
 
 def _groups(network: HybridMedNet, weight_decay: float) -> Sequence[dict[str, Any]]:

@@ -34,7 +34,7 @@ CHECKPOINT = "checkpoint.pt"
 _README = "README.md"
 
 
-def train(
+def train(  # noqa: PLR0913 -- the options of `hybridmed train`, all by name
     bundle_dir: Path,
     data_dir: Path,
     out_dir: Path,
@@ -46,13 +46,13 @@ def train(
 ) -> Path:
     """Train the bundle's network and write a bundle with its weights, calibration and evaluation into `out_dir`.
 
-    Goes on from `out_dir`/checkpoint.pt where an earlier run with the same seed and epochs was interrupted. The result
+    Goes on from `out_dir`/checkpoint.pt where an earlier run with the same seed and cycles was interrupted. The result
     appears when all of it is done; `out_dir` may be `bundle_dir` itself.
 
     Parameters
     ----------
     epochs
-        None takes the bundle's own number.
+        None takes the bundle's own cycles; a number makes one cycle of them.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def train(
     bundle = load_bundle(bundle_dir, verify_weights=False)
     config = read_config(bundle)
     if epochs is not None:
-        config = replace(config, loop=replace(config.loop, epochs=epochs))
+        config = replace(config, loop=replace(config.loop, cycles=(epochs,)))
     out_dir.mkdir(parents=True, exist_ok=True)
     images = _load_part(bundle, config, data_dir, Part.TRAINING, report)
     torch.manual_seed(seed)
@@ -79,9 +79,10 @@ def train(
         loop=config.loop,
         augmentation=config.augmentation,
         loss=config.loss,
+        seed=seed,
     )
     checkpoint = out_dir / CHECKPOINT
-    trained = fit(network, task, checkpoint, device=resolve_device(device), seed=seed, report=report)
+    trained = fit(network, task, checkpoint, device=resolve_device(device), report=report)
     save_weights(trained, out_dir / bundle.weights_path.name)
     _write_bundle(bundle, out_dir)
     calibrate(out_dir, data_dir, device=device, report=report)
@@ -153,9 +154,7 @@ def _load_part(bundle: Bundle, config: TrainingConfig, data_dir: Path, part: Par
     return load_images(
         data_dir,
         chosen,
-        (bundle.levels[0].class_names, bundle.levels[1].class_names),
-        bundle.input.detail,
-        bundle.input.percentiles,
+        bundle,
         mean_aspect=mean_aspect(labels),
         report=lambda done, total: report(Progress("images", done, total)),
     )

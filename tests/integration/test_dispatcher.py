@@ -16,7 +16,7 @@ from gateway.config import Match, Rule
 from gateway.dispatcher import Dispatcher, DispatchTimes, Router, read_tag
 from gateway.errors import BrokerAwayError, NotFoundError
 from gateway.job import State
-from gateway.rabbitmq import RabbitBroker, ReconnectPolicy
+from gateway.rabbitmq import RabbitBroker, RabbitOptions, ReconnectPolicy
 from gateway.relay import Relay
 from gateway.reprocess import Reprocessed, Request, reprocess
 from gateway.routing import BundleOffer
@@ -301,8 +301,8 @@ def test_dispatching_goes_on_while_rabbitmq_is_away_and_all_arrives_afterwards(
     """Two dispatchers on PostgreSQL; /readyz would say which part is degraded; each job is worked on once."""
     store = postgres_store
     stop = threading.Event()
-    policy = ReconnectPolicy(first_s=0.1, limit_s=0.5)
-    brokers = [RabbitBroker(private_rabbitmq.url, "t", reconnect=policy) for _ in range(3)]
+    options = RabbitOptions(reconnect=ReconnectPolicy(first_s=0.1, limit_s=0.5))
+    brokers = [RabbitBroker(private_rabbitmq.url, "t", options) for _ in range(3)]
     roles = [threading.Thread(target=make(store, broker).run, args=(stop,)) for broker in brokers[:2]]
     receive(store, "1.1", announced_count=2)
     for role in roles:

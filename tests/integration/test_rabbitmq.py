@@ -10,18 +10,18 @@ import pytest
 
 from gateway.broker import JobMessage, Received
 from gateway.errors import BrokerAwayError, ConfigurationError
-from gateway.rabbitmq import RabbitBroker, ReconnectPolicy
+from gateway.rabbitmq import RabbitBroker, RabbitOptions, ReconnectPolicy
 from tests.services import rabbitmq
 from tests.services.process import free_port
 
-QUICK = ReconnectPolicy(first_s=0.1, limit_s=0.5)
+QUICK = RabbitOptions(reconnect=ReconnectPolicy(first_s=0.1, limit_s=0.5))
 SOON_S = 20.0
 
 
 @pytest.fixture
 def broker(broker_url: str) -> Iterator[RabbitBroker]:
     """Give a broker on an empty virtual host."""
-    opened = RabbitBroker(broker_url, "t", reconnect=QUICK, delivery_limit=2)
+    opened = RabbitBroker(broker_url, "t", RabbitOptions(delivery_limit=2, reconnect=QUICK.reconnect))
     yield opened
     opened.close()
 
@@ -63,7 +63,7 @@ def test_messages_outlive_a_stop_and_the_client_comes_back_by_itself(
     private_rabbitmq: rabbitmq.PrivateRabbitMQ | rabbitmq.ContainerRabbitMQ,
 ) -> None:
     """While it is away publishing fails at once; afterwards both old and new messages arrive; held ones come again."""
-    broker = RabbitBroker(private_rabbitmq.url, "t", reconnect=QUICK)
+    broker = RabbitBroker(private_rabbitmq.url, "t", QUICK)
     broker.publish(JobMessage("kept"))
     broker.publish(JobMessage("held", "stat"))
     held = get(broker)
@@ -91,7 +91,9 @@ def test_a_confirmed_message_outlives_a_power_cut(
     private_rabbitmq: rabbitmq.PrivateRabbitMQ | rabbitmq.ContainerRabbitMQ,
 ) -> None:
     """What `publish` returned for is there after kill -9."""
-    broker = RabbitBroker(private_rabbitmq.url, "t", reconnect=QUICK)
+    broker = RabbitBroker(private_rabbitmq.url, "t", QUICK)
+    broker.publish(JobMessage("worked on", "stat"))
+    get(broker).ack()
     broker.publish(JobMessage("confirmed"))
     private_rabbitmq.kill()
     private_rabbitmq.start()
@@ -108,7 +110,7 @@ def test_a_delivery_unacknowledged_for_too_long_does_no_harm(
     """RabbitMQ closes the channel and hands the message out again; the late acknowledgement is void."""
     private_rabbitmq.rabbitmqctl("eval", "application:set_env(rabbit, consumer_timeout, 1000).")
     private_rabbitmq.rabbitmqctl("eval", "application:set_env(rabbit, channel_tick_interval, 500).")
-    broker = RabbitBroker(private_rabbitmq.url, "t", reconnect=QUICK)
+    broker = RabbitBroker(private_rabbitmq.url, "t", QUICK)
     broker.publish(JobMessage("long"))
     slow = get(broker)
     again = get(broker)
@@ -124,7 +126,7 @@ def test_a_delivery_unacknowledged_for_too_long_does_no_harm(
 
 def test_heartbeats_are_answered_while_nobody_calls(broker_url: str) -> None:
     """A worker busy for longer than the heartbeat keeps its connection and its message."""
-    broker = RabbitBroker(broker_url, "t", heartbeat_s=1)
+    broker = RabbitBroker(broker_url, "t", RabbitOptions(heartbeat_s=1))
     other = RabbitBroker(broker_url, "t")
     broker.publish(JobMessage("long"))
     received = get(broker)
@@ -144,7 +146,7 @@ def test_an_unreachable_broker_is_said_at_once_and_without_the_password(
 ) -> None:
     """Neither error nor log line holds the password."""
     caplog.set_level(logging.DEBUG)
-    broker = RabbitBroker(f"amqp://user:s3cret@127.0.0.1:{free_port()}/", reconnect=QUICK)
+    broker = RabbitBroker(f"amqp://user:s3cret@127.0.0.1:{free_port()}/", options=QUICK)
     begun = time.monotonic()
     with pytest.raises(BrokerAwayError, match=r"RabbitMQ at 127\.0\.0\.1:[0-9]+ does not answer") as caught:
         broker.publish(JobMessage("x"))
@@ -159,7 +161,7 @@ def test_an_unreachable_broker_is_said_at_once_and_without_the_password(
 
 def test_a_wrong_password_is_said(broker_url: str) -> None:
     """The reason names what to look at."""
-    broker = RabbitBroker(broker_url.replace("guest:guest", "guest:wrong"), reconnect=QUICK)
+    broker = RabbitBroker(broker_url.replace("guest:guest", "guest:wrong"), options=QUICK)
     with pytest.raises(BrokerAwayError, match="refuses the user or the password"):
         broker.publish(JobMessage("x"))
     broker.close()
@@ -177,8 +179,8 @@ def test_a_queue_of_another_kind_is_a_clear_error_until_it_is_gone(broker_url: s
     with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
         channel = connection.channel()
         channel.queue_declare("t.routine", durable=True)
-        broker = RabbitBroker(broker_url, "t", reconnect=QUICK)
-        with pytest.raises(ConfigurationError, match=r"queue 't\.routine' exists with other arguments"):
+        broker = RabbitBroker(broker_url, "t", QUICK)
+        with pytest.raises(ConfigurationError, match=r"queue 't\.routine' with other arguments"):
             broker.publish(JobMessage("x"))
         channel.queue_delete("t.routine")
     deadline = time.monotonic() + SOON_S

@@ -7,22 +7,27 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pydicom
 import pytest
+from sqlalchemy.engine import Connection
 
 from gateway.broker import JobMessage
 from gateway.config import Destination
+from gateway.errors import DatabaseAwayError
 from gateway.job import State
+from gateway.report.fhir_input import FhirInput
 from gateway.store import Store, deliveries, jobs
-from gateway.store.results import NewArtefact, list_artefacts
+from gateway.store.results import FhirVersion, NewArtefact, list_artefacts
 from gateway.store.tables import fhir_resource
 from gateway.worker import FindModel, Limits
+from gateway.worker.execution import Execution
 from inference.errors import DeviceError, NotEvaluableError
 from tests.studies import RealData
 from tests.thresholding import Thresholding
-from tests.working import LIMITS, add_job, eventually, job_of, make_worker, running, take_in
+from tests.working import LIMITS, RENDERERS, add_job, eventually, job_of, make_worker, render_report, running, take_in
 
 PACS = Destination(name="PACS", address="PACS@127.0.0.1:104")
 LABELMAPS = Destination(name="MAPS", address="MAPS@127.0.0.1:104", seg_encoding="LABELMAP")
@@ -264,6 +269,43 @@ def test_a_reprocess_names_what_it_replaces(store: Store, study_uid: str) -> Non
     assert [item.ReferencedSOPInstanceUID for item in predecessor] == [old.sop_instance_uid]
     assert new.sop_instance_uid != old.sop_instance_uid
     assert versions == [(1, False), (2, True)]
+
+
+def test_results_wait_for_a_database_that_is_away(store: Store, study_uid: str) -> None:
+    """Two commits fail for want of the database; the third writes what the model said the first time."""
+    job_id = add_job(store, study_uid)
+    runs: list[int] = []
+    absences = [1, 2]
+
+    def render(connection: Connection, finished: FhirInput, /) -> Sequence[FhirVersion]:
+        if absences:
+            raise DatabaseAwayError(f"away {absences.pop()}")
+        return render_report(connection, finished)
+
+    model = Thresholding(lambda: runs.append(1))
+    _work_until(store, model, job_id, State.DONE, renderers=replace(RENDERERS, fhir=render))
+
+    assert runs == [1]
+    assert job_of(store, job_id).attempts == 1
+
+
+def test_a_commit_that_went_through_unheard_is_no_lost_lease(store: Store, study_uid: str) -> None:
+    """The connection broke after the commit: the second call says True and writes nothing."""
+    job_id = add_job(store, study_uid, to=["PACS"])
+    with store.write() as connection:
+        claim = jobs.claim(connection, job_id, "w1", datetime.now(UTC), 60)
+    assert claim is not None
+    execution = Execution(store, _only(Thresholding()), RENDERERS, [PACS], lambda: datetime.now(UTC))
+    prepared = execution.prepare(claim)
+    made = execution.publish(prepared, execution.infer(prepared))
+
+    answers = [execution.commit(prepared, made), execution.commit(prepared, made)]
+    other = execution.publish(prepared, made.outcomes)
+
+    assert answers == [True, True]
+    assert not execution.commit(prepared, other)
+    with store.read() as connection:
+        assert len(list_artefacts(connection, job_id)) == len(made.published.artefacts)
 
 
 def test_files_that_no_row_names_are_removed_at_start(store: Store, study_uid: str) -> None:

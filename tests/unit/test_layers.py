@@ -20,7 +20,7 @@ PACKAGES = {
 OPEN_TO_GATEWAY = {"inference.findings", "inference.errors"}
 # The parts of the gateway that may know more: the place where the real parts are built, the worker, which runs the
 # models, and the commands that train and inspect them.
-KNOWS_MODELS = ("gateway/wiring.py", "gateway/worker", "gateway/cli/bundles.py")
+KNOWS_MODELS = ("gateway/wiring", "gateway/worker", "gateway/cli/bundles.py")
 # The parts of the gateway that may look at torch: the worker, and doctor, which names a pair that does not match.
 KNOWS_TORCH = ("gateway/worker", "gateway/doctor.py")
 INFERENCE_EXTRA = ("torch", "torchvision", "monai", "safetensors")
@@ -37,7 +37,7 @@ sys.meta_path.insert(0, Absent())
 for root in ("gateway", "fhir_facade"):
     package = importlib.import_module(root)
     for module in pkgutil.walk_packages(package.__path__, root + "."):
-        if not module.name.startswith("gateway.worker") and not module.name.endswith("__main__"):
+        if module.name not in {"gateway.wiring.work", "gateway.__main__"}:
             importlib.import_module(module.name)
 print(len([name for name in sys.modules if name.startswith("gateway.")]))
 """

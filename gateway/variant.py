@@ -1,16 +1,8 @@
-"""What a destination wants otherwise than the default rendering, and which kinds of object it takes."""
+"""What a destination wants otherwise than the default rendering, and which kinds of object it takes (pure)."""
 
 from __future__ import annotations
 
 from gateway.config import Destination
-from gateway.report.identity import RenderOptions
-from inference.findings import Code
-
-_SR_TITLES = {
-    "imaging-measurement-report": Code("126000", "DCM", "Imaging Measurement Report"),
-    "imaging-report": Code("126001", "DCM", "Oncology Measurement Report"),
-}
-"""CID 7021; the second is the one that viewers show as text where they cannot show the first."""
 
 
 def variant_name(destination: Destination) -> str:
@@ -21,11 +13,6 @@ def variant_name(destination: Destination) -> str:
     if destination.seg_encoding != Destination.model_fields["seg_encoding"].default:
         differing.append(f"seg={destination.seg_encoding}")
     return ",".join(differing)
-
-
-def options_for(destination: Destination) -> RenderOptions:
-    """Return the rendering options of a destination."""
-    return RenderOptions(sr_title=_SR_TITLES[destination.sr_title], seg_encoding=destination.seg_encoding)
 
 
 def takes(destination: Destination, kind: str) -> bool:

@@ -1,0 +1,86 @@
+"""The role 'work': needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+from fhir_facade.identity import installation_ids
+from fhir_facade.render import FhirRenderer
+
+from gateway.config import Settings
+from gateway.errors import ConfigurationError
+from gateway.report.picture import render_pictures
+from gateway.report.render import render_outcome
+from gateway.services import Heartbeat
+from gateway.store import Store
+from gateway.wiring import usable_bundles
+from gateway.wiring.queue import build_broker
+from gateway.worker import FindModel, Limits, Renderers, Worker
+from inference.bundle import Bundle
+from inference.errors import InferenceError
+from inference.findings import Outcome
+
+try:
+    from inference.predict import Predictor, resolve_device
+except ModuleNotFoundError as missing:
+    raise ConfigurationError(
+        f"{missing.name} is not installed, which the role work needs: "
+        "pip install -c constraints.txt 'hybridmed-gateway[inference]', or serve the other roles with --only"
+    ) from missing
+
+
+def build(settings: Settings, store: Store, heartbeat: Heartbeat) -> Worker:
+    """Return the worker.
+
+    Raises
+    ------
+    ConfigurationError
+        The device that is set is not there.
+    """
+    return Worker(
+        store=store,
+        broker=build_broker(settings, store),
+        heartbeat=heartbeat,
+        find_model=_model_finder(settings),
+        renderers=Renderers(render_outcome, render_pictures, FhirRenderer(installation_ids(store.data_dir))),
+        destinations=settings.destinations,
+        limits=Limits(
+            lease_s=settings.lease_s,
+            max_attempts=settings.max_attempts,
+            retry_first=timedelta(seconds=settings.retry_s),
+            retry_limit=timedelta(seconds=settings.retry_limit_s),
+        ),
+    )
+
+
+def _model_finder(settings: Settings) -> FindModel:
+    """Return what gives the model of a bundle, loaded at its first job and kept."""
+    try:
+        device = str(resolve_device(settings.device))
+    except InferenceError as error:
+        raise ConfigurationError(f"HYBRIDMED_DEVICE: {error}") from error
+    bundles = {bundle.name: bundle for bundle in usable_bundles(settings)}
+    loaded: dict[str, _BundleModel] = {}
+
+    def find(name: str) -> _BundleModel | None:
+        if name in bundles and name not in loaded:
+            loaded[name] = _BundleModel(bundles[name], Predictor(bundles[name], device))
+        return loaded.get(name)
+
+    return find
+
+
+class _BundleModel:
+    """A bundle and its predictor as the worker's `Model`."""
+
+    def __init__(self, bundle: Bundle, predictor: Predictor) -> None:
+        self.algorithm = bundle.algorithm
+        self.wants = bundle.applicability.wants
+        self._predictor = predictor
+
+    def prepare(self, series: Sequence[Sequence[Path]], /) -> Callable[[], Sequence[Outcome]]:
+        """Read and transform; the call infers."""
+        return partial(self._predictor.run, self._predictor.prepare(series))
