@@ -174,10 +174,9 @@ class RabbitBroker:
 
         def settle(how: str) -> None:
             def start(session: Session, answer: Future[Any]) -> None:
-                if session is not received_on or not unsettled:
-                    answer.set_result(None)  # settled, or the tag means another message now
-                    return
-                session.settle(answer, unsettled.pop(), how)
+                # Nothing to do where it is settled, or where the tag means another message now.
+                delivery_tags = [unsettled.pop()] if session is received_on and unsettled else []
+                session.settle(answer, delivery_tags, how)
 
             try:
                 self._link.call(start)

@@ -10,7 +10,7 @@ import contextlib
 import queue
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,12 +85,14 @@ class Session:
 
     def run(self) -> None:
         """Serve until the connection ends; whoever still waits for an answer is told."""
-        self._connection.ioloop.start()
-        with self._ending:
-            self._is_ended = True
-            self._connection.ioloop.close()
-        for answer in list(self._pending):
-            self._fail(answer, *self.trouble)
+        try:
+            self._connection.ioloop.start()
+        finally:
+            with self._ending:
+                self._is_ended = True
+                self._connection.ioloop.close()
+            for answer in list(self._pending):
+                self._fail(answer, *self.trouble)
 
     def schedule(self, work: Callable[[], None]) -> None:
         """Have the link's thread do something soon; from any thread, nothing once the session has ended."""
@@ -123,13 +125,14 @@ class Session:
             name, passive=True, callback=lambda frame: self._succeed(answer, frame.method.message_count)
         )
 
-    def settle(self, answer: Future[Any], delivery_tag: int, how: str) -> None:
-        """Acknowledge ('ack'), give back ('requeue') or refuse ('refuse') a message; answered at once."""
+    def settle(self, answer: Future[Any], delivery_tags: Sequence[int], how: str) -> None:
+        """Acknowledge ('ack'), give back ('requeue') or refuse ('refuse') messages; answered at once."""
         self._pending.add(answer)
-        if how == "ack":
-            self._open_channel.basic_ack(delivery_tag)
-        else:
-            self._open_channel.basic_nack(delivery_tag, requeue=how == "requeue")
+        for delivery_tag in delivery_tags:
+            if how == "ack":
+                self._open_channel.basic_ack(delivery_tag)
+            else:
+                self._open_channel.basic_nack(delivery_tag, requeue=how == "requeue")
         self._succeed(answer, None)
 
     @property

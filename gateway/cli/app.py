@@ -11,6 +11,7 @@ import gateway
 from gateway.cli import bundles, lists, running
 from gateway.cli.output import err, out
 from gateway.errors import GatewayError
+from gateway.log import configure_logging
 
 app = typer.Typer(
     help="HybridMed Gateway: studies in by C-STORE, AI results out as DICOM SR, SEG and FHIR.",
@@ -34,6 +35,7 @@ def _root(
 
 def main() -> None:
     """Run the command line; the exit code tells what kind of failure it was."""
+    configure_logging(level="WARNING")  # to standard error, so that standard output is the answer alone
     try:
         app()
     except GatewayError as error:

@@ -130,7 +130,8 @@ class Execution:
     def _inference(self, model: Model, loaded: LoadedStudy) -> Inference:
         wanted = loaded.wanted_series(model)
         if not wanted:
-            reason = f"the study holds no series that {model.algorithm.name} is meant for"
+            held = sorted({one.modality or "no modality" for one in loaded.series if not one.is_own})
+            reason = f"no series that {model.algorithm.name} is meant for; the study holds {', '.join(held)}"
             return _answer(NotEvaluable(model.algorithm, "series.none", reason))
         try:
             return model.prepare([loaded.files(self._store.data_dir, uid) for uid in wanted])

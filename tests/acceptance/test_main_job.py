@@ -163,7 +163,9 @@ def _assert_validators_accept(results: Sequence[Path], sources: Sequence[Path]) 
     for study in {header.StudyInstanceUID for header in headers.values()}:
         of_study = [file for file, header in headers.items() if header.StudyInstanceUID == study]
         images = [file for file in sources if _header(file).StudyInstanceUID == study]
-        assert validators.dcentvfy([*images, *of_study]) == []
+        # The two series of the real MR study tell different study times: there the results must agree among themselves.
+        agree_by_themselves = not validators.dcentvfy(images)
+        assert validators.dcentvfy([*(images if agree_by_themselves else []), *of_study]) == []
 
 
 def _sample(files: Sequence[Path], count: int = 12) -> Sequence[Path]:

@@ -16,6 +16,7 @@ from tests.services.process import free_port
 
 QUICK = RabbitOptions(reconnect=ReconnectPolicy(first_s=0.1, limit_s=0.5))
 SOON_S = 20.0
+NEW_QUEUE_S = 6.0  # RabbitMQ 3.10 writes the membership of a new quorum queue to disk only after seconds
 
 
 @pytest.fixture
@@ -94,6 +95,7 @@ def test_a_confirmed_message_outlives_a_power_cut(
     broker = RabbitBroker(private_rabbitmq.url, "t", QUICK)
     broker.publish(JobMessage("worked on", "stat"))
     get(broker).ack()
+    time.sleep(NEW_QUEUE_S)
     broker.publish(JobMessage("confirmed"))
     private_rabbitmq.kill()
     private_rabbitmq.start()

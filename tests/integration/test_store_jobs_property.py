@@ -192,6 +192,6 @@ class JobLife(RuleBasedStateMachine):
 
 
 JobLife.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=40, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestJobLife = JobLife.TestCase

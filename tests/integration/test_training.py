@@ -19,7 +19,7 @@ _GROUPS = 48
 _TINY = {
     "size = 112": "size = 64",
     "detail = 224": "detail = 64",
-    "backbone = \"resnet18\"": "backbone = \"resnet10\"",
+    'backbone = "resnet18"': 'backbone = "resnet10"',
     "width = 24": "width = 8",
     "channels = 48": "channels = 8",
     "decoder_width = 32": "decoder_width = 8",
@@ -52,7 +52,7 @@ def _chest(seed: int, fine: str) -> tuple[Image.Image, Image.Image]:
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set in the layout of labels.csv, two images in some groups."""
+    """Make a data set in the layout of labels.csv, two images in some groups."""
     folder = tmp_path_factory.mktemp("chests")
     (folder / "images").mkdir()
     (folder / "masks").mkdir()
@@ -72,7 +72,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped bundle's description with a network small enough for seconds."""
+    """Give the shipped bundle's description with a network small enough for seconds."""
     text = (default_bundle_dir() / "cxr-pneumonia" / "bundle.toml").read_text(encoding="utf-8")
     for shipped, tiny in _TINY.items():
         assert shipped in text, shipped
@@ -84,7 +84,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tiny_bundle: Path, data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Progress]]:
-    """The bundle after three uninterrupted epochs, and what the run reported."""
+    """Give the bundle after three uninterrupted epochs, and what the run reported."""
     seen: list[Progress] = []
     out = tmp_path_factory.mktemp("trained")
     return _train(tiny_bundle, data_dir, out, seen.append), seen

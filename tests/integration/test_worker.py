@@ -109,7 +109,8 @@ def test_a_study_without_a_series_for_the_bundle_is_not_evaluable(store: Store, 
 
     with store.read() as connection:
         kinds = [one.kind for one in list_artefacts(connection, job_id)]
-    assert job_of(store, job_id).reason == "not evaluable: the study holds no series that thresholding is meant for"
+    said = "not evaluable: no series that thresholding is meant for; the study holds MR"
+    assert job_of(store, job_id).reason == said
     assert kinds == ["sr-findings"]
 
 

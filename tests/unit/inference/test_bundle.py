@@ -1,0 +1,194 @@
+"""Reading bundle.toml: the shipped bundle is right, and what is wrong is named."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inference.applicability import Applicability
+from inference.bundle import default_bundle_dir, find_bundles, load_bundle
+from inference.errors import BundleError
+from inference.table import is_snomed_id
+
+_SHIPPED = default_bundle_dir() / "cxr-pneumonia"
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """Give a bundle folder that may be spoilt."""
+    return Path(shutil.copytree(_SHIPPED, tmp_path / "cxr-pneumonia"))
+
+
+def _replace(folder: Path, old: str, new: str) -> None:
+    file = folder / "bundle.toml"
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def test_the_shipped_bundle_loads() -> None:
+    """Name, hierarchy, segments and the digest of the weights are there."""
+    bundle = load_bundle(_SHIPPED)
+
+    assert bundle.name == "cxr-pneumonia"
+    assert [level.class_names for level in bundle.levels] == [
+        ("normal", "pneumonia"),
+        ("normal", "bacterial", "viral"),
+    ]
+    assert bundle.parents == (0, 1, 1)
+    assert [segment.type.meaning for segment in bundle.segments] == ["Right lung", "Left lung"]
+    assert bundle.algorithm.weights_digest == hashlib.sha256(bundle.weights_path.read_bytes()).hexdigest()
+    assert "not a medical device" in bundle.intended_use
+
+
+def test_the_shipped_weights_are_small_enough_and_were_evaluated() -> None:
+    """At most 25 MB, and the figures in bundle.toml are those of these weights."""
+    bundle = load_bundle(_SHIPPED)
+
+    assert bundle.weights_path.stat().st_size <= 25_000_000
+    assert bundle.evaluation["weights_sha256"] == bundle.algorithm.weights_digest
+
+
+def test_reading_a_bundle_needs_no_torch() -> None:
+    """A host that only receives has no torch: importing and loading does not touch it."""
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from inference.bundle import default_bundle_dir, find_bundles\n"
+        "print(len(find_bundles([default_bundle_dir()])[0]))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert int(done.stdout) >= 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("format = 1", "format = 2", "format"),
+        ('name = "cxr-pneumonia"\n', "", "name: is missing"),
+        ("size = 112", 'size = "big"', "input.size: must be a whole number"),
+        ("detail = 224", "detail = 0", "input.detail"),
+        ("percentiles = [0.5, 99.5]", "percentiles = [99.5, 0.5]", "input.percentiles"),
+        ('value = "233604007"', 'value = "233604008"', r"levels\[0\]\.classes\[1\]\.code\.value"),
+        ('scheme = "RADLEX"', 'scheme = "RADLEKS"', r"levels\[0\]\.question\.scheme"),
+        ('parent = "pneumonia"', 'parent = "flu"', r"levels\[1\]\.classes"),
+        ('positive = "pneumonia"', 'positive = "flu"', r"levels\[0\]\.positive"),
+        ("threshold = 0.5", "threshold = 1.5", r"levels\[0\]\.threshold"),
+        ("color_lab = [", "color_lab = [200.0, ", r"segments\[0\]\.color_lab"),
+        ('modalities = ["CR", "DX"]', 'modalities = ["CR", 7]', r"applicability\.modalities\[1\]"),
+        ("ages_years = [1, 5]", "ages_years = [5, 1]", r"applicability\.ages_years"),
+        ('file = "weights.safetensors"', 'file = "../weights.safetensors"', r"weights\.file: must lie in"),
+        ('file = "weights.safetensors"', 'file = "other.safetensors"', r"weights\.file: cannot be read"),
+        ("format = 1", "format = ", "cannot be read"),
+    ],
+)
+def test_a_wrong_field_is_named(copied: Path, old: str, new: str, named: str) -> None:
+    """The error names the file and the field."""
+    _replace(copied, old, new)
+
+    with pytest.raises(BundleError, match=rf"bundle\.toml: ?{named}"):
+        load_bundle(copied)
+
+
+def test_changed_weights_are_refused(copied: Path) -> None:
+    """One changed byte of the weights is found by the digest."""
+    weights = copied / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+
+    with pytest.raises(BundleError, match=r"weights\.sha256"):
+        load_bundle(copied)
+
+
+def test_a_bad_bundle_does_not_hide_the_good_ones(copied: Path) -> None:
+    """The good bundles are found, and each bad one yields its error."""
+    shutil.copytree(copied, copied.parent / "spoilt")
+    _replace(copied.parent / "spoilt", "format = 1", "format = 9")
+
+    bundles, errors = find_bundles([copied.parent])
+
+    assert [bundle.name for bundle in bundles] == ["cxr-pneumonia"]
+    assert len(errors) == 1
+    assert "spoilt" in str(errors[0])
+
+
+def test_the_earlier_folder_wins(copied: Path) -> None:
+    """A site's own bundle replaces the shipped one of the same name."""
+    _replace(copied, 'version = "', 'version = "site-')
+
+    bundles, _ = find_bundles([copied.parent, default_bundle_dir()])
+
+    assert [bundle.path for bundle in bundles if bundle.name == "cxr-pneumonia"] == [copied]
+
+
+def test_missing_folders_hold_no_bundles(tmp_path: Path) -> None:
+    """A folder that is not there is no error."""
+    assert find_bundles([tmp_path / "nowhere"]) == ((), [])
+
+
+@pytest.mark.parametrize(
+    ("modality", "body_part", "description", "is_wanted"),
+    [
+        ("DX", "CHEST", "", True),
+        ("CR", "", "", True),
+        ("CR", "", "Thorax pa", True),
+        ("DX", "THORAX", "", True),
+        ("DX", "Chest PA", "", True),
+        ("CR", "", "left knee", False),
+        ("DX", "HAND", "", False),
+        ("CT", "CHEST", "", False),
+        ("MG", "", "", False),
+    ],
+)
+def test_which_series_are_wanted(modality: str, body_part: str, description: str, is_wanted: bool) -> None:
+    """Chest X-rays are; where the body part is blank, a description that names another part counts."""
+    assert load_bundle(_SHIPPED).applicability.wants(modality, body_part, description) is is_wanted
+
+
+@pytest.mark.parametrize(
+    ("view", "description", "is_read"),
+    [
+        ("PA", "", True),
+        ("AP", "", True),
+        ("", "", True),
+        ("LL", "", False),
+        ("RL", "", False),
+        ("LATERAL", "", False),
+        ("", "Chest lateral", False),
+        ("", "Collateral check", True),
+    ],
+)
+def test_which_views_are_read(view: str, description: str, is_read: bool) -> None:
+    """Frontal views are; where View Position is blank, the description's own words decide."""
+    assert load_bundle(_SHIPPED).applicability.reads_view(view, description) is is_read
+
+
+@pytest.mark.parametrize(
+    ("age", "is_covered"),
+    [("003Y", True), ("012M", True), ("011M", False), ("005Y", True), ("006Y", False), ("090D", False), ("", True)],
+)
+def test_which_ages_are_covered(age: str, is_covered: bool) -> None:
+    """Completed years from 1 to 5; an age that is not told is let through."""
+    assert load_bundle(_SHIPPED).applicability.covers_age(age) is is_covered
+
+
+def test_an_unlimited_model_reads_every_age_and_view() -> None:
+    """Without declared ages and excluded views nothing is turned away."""
+    anything = Applicability(("CT",), ("CHEST",), False, (), (), None)
+
+    assert anything.covers_age("090Y")
+    assert anything.reads_view("LL", "lateral")
+    assert not anything.wants("CT", "", "")
+
+
+def test_snomed_check_digits() -> None:
+    """A real identifier passes, a digit changed or two exchanged does not (Verhoeff finds both)."""
+    assert is_snomed_id("233604007")
+    assert not is_snomed_id("233604008")
+    assert not is_snomed_id("236304007")
+    assert not is_snomed_id("12")

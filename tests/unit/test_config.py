@@ -1,0 +1,123 @@
+"""Settings come from file and environment, and what does not add up is named."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway.config import DicomAddress, Settings, load_settings
+from gateway.errors import ConfigurationError
+
+SAMPLE = Path(__file__).resolve().parents[2] / "deploy" / "hybridmed.toml"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HYBRIDMED_CONFIG", str(tmp_path / "absent.toml"))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_sample_file_holds_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands uncommented in the sample is what holds without it."""
+    defaults = load_settings()
+
+    monkeypatch.setenv("HYBRIDMED_CONFIG", str(SAMPLE))
+
+    assert load_settings() == defaults
+
+
+def test_the_sample_file_names_every_setting() -> None:
+    """An operator finds each setting in the sample."""
+    text = SAMPLE.read_text(encoding="utf-8")
+
+    assert [name for name in Settings.model_fields if name not in text] == []
+
+
+def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A setting in both places has the environment's value."""
+    file = tmp_path / "hybridmed.toml"
+    file.write_text('ae_title = "FILE"\nquiet_s = 3\n')
+    monkeypatch.setenv("HYBRIDMED_CONFIG", str(file))
+    monkeypatch.setenv("HYBRIDMED_AE_TITLE", "ENVIRONMENT")
+
+    settings = load_settings()
+
+    assert (settings.ae_title, settings.quiet_s) == ("ENVIRONMENT", 3)
+
+
+def test_destinations_from_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C-STORE and DICOMweb destinations stand side by side, separated by commas."""
+    monkeypatch.setenv("HYBRIDMED_DESTINATIONS", "PACS=ORTHANC@127.0.0.1:4242, WEB=https://pacs.example/dicom-web")
+
+    pacs, web = load_settings().destinations
+
+    assert pacs.dicom == DicomAddress("ORTHANC", "127.0.0.1", 4242)
+    assert (web.name, web.address, web.dicom) == ("WEB", "https://pacs.example/dicom-web", None)
+
+
+def test_destinations_from_tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A table gives a destination its options, and a rule may name it."""
+    file = tmp_path / "hybridmed.toml"
+    file.write_text(
+        '[destinations.PACS]\naddress = "A@host:104"\nseg_encoding = "LABELMAP"\n'
+        '[[rules]]\nname = "ct"\nmatch.modality = "CT"\nbundles = ["b"]\ndestinations = ["PACS"]\n'
+    )
+    monkeypatch.setenv("HYBRIDMED_CONFIG", str(file))
+
+    settings = load_settings()
+
+    assert settings.destinations[0].seg_encoding == "LABELMAP"
+    assert settings.rules[0].match.modality == ("CT",)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("HYBRIDMED_DESTINATIONS", "PACS", "NAME=AET@host:port"),
+        ("HYBRIDMED_DESTINATIONS", "A=X@h:1,A=Y@h:2", "stands twice"),
+        ("HYBRIDMED_DICOM_PORT", "0", "dicom_port"),
+        ("HYBRIDMED_AE_TITLE", "SEVENTEEN_LETTERS", "not an AE title"),
+        ("HYBRIDMED_QUIET_S", "soon", "quiet_s"),
+        ("HYBRIDMED_AUTH", "password", "auth"),
+    ],
+)
+def test_what_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
+    """The sentence names the field and what was expected."""
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings()
+
+    assert said in str(refused.value)
+
+
+def test_an_unknown_setting_in_the_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A misspelt setting is an error, not a silent default."""
+    file = tmp_path / "hybridmed.toml"
+    file.write_text('ae_titel = "X"\n')
+    monkeypatch.setenv("HYBRIDMED_CONFIG", str(file))
+
+    with pytest.raises(ConfigurationError, match="ae_titel"):
+        load_settings()
+
+
+def test_a_public_address_needs_authentication_and_an_ae_list() -> None:
+    """Open to the network without either, the gateway refuses to start and says what to set."""
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings(bind="0.0.0.0")  # noqa: S104 the very address that must be refused
+
+    assert "HYBRIDMED_AUTH" in str(refused.value)
+    assert "HYBRIDMED_ALLOWED_AES" in str(refused.value)
+
+
+def test_a_public_address_with_both_is_taken() -> None:
+    """With tokens and an AE list the same address is allowed."""
+    settings = load_settings(bind="0.0.0.0", auth="token", tokens=("ab",), allowed_aes=("CT1",))  # noqa: S104 as above
+
+    assert settings.bind == "0.0.0.0"  # noqa: S104 as above
+
+
+def test_token_digests_do_not_show_in_a_print(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A settings object in a traceback shows no token digest."""
+    monkeypatch.setenv("HYBRIDMED_TOKENS", "c0ffee")
+
+    assert "c0ffee" not in repr(load_settings())
