@@ -20,7 +20,7 @@ from gateway.errors import ConfigurationError, DatabaseAwayError, GatewayError, 
 from gateway.job import retry_delay
 from gateway.relay import Relay
 from gateway.routing import BundleOffer, Decision, ReadTag, check_rules, decide, parse_tag
-from gateway.services import Counters, Heartbeat
+from gateway.services import Heartbeat
 from gateway.store import Store
 from gateway.store.jobs import create_job
 from gateway.store.studies import (
@@ -106,8 +106,8 @@ class Dispatcher:
         Where messages about jobs go.
     router
         Decides what a complete study becomes.
-    counters
-        Shown by /metrics.
+    heartbeat
+        Begun and ended by the caller; who hears how it goes.
     max_attempts
         Tries of a job.
     times
@@ -121,17 +121,17 @@ class Dispatcher:
         store: Store,
         broker: Broker,
         router: Router,
-        counters: Counters,
+        heartbeat: Heartbeat,
         max_attempts: int = 5,
         times: DispatchTimes | None = None,
     ) -> None:
         self._store = store
         self._router = router
-        self._counters = counters
+        self._heartbeat = heartbeat
         self._times = times or DispatchTimes()
-        self._relay = Relay(store, broker, counters)
+        self._relay = Relay(store, broker, heartbeat.counters)
         stale_after = timedelta(seconds=self._times.stale_s)
-        self._sweeper = Sweeper(store, broker, counters, max_attempts, stale_after)
+        self._sweeper = Sweeper(store, broker, heartbeat.counters, max_attempts, stale_after)
 
     def run(self, stop: threading.Event) -> None:
         """Serve until `stop` is set; the database or the broker being away is waited out, each by itself."""
@@ -141,8 +141,8 @@ class Dispatcher:
             (self._relay.publish_due, self._times.poll_s),
             (self._sweeper.sweep, _SWEEP_S),
         )
-        with Heartbeat(self._store, self.name, self._counters) as heartbeat, ThreadPoolExecutor(len(loops)) as pool:
-            running = [pool.submit(_repeat, step, pause_s, heartbeat, ending) for step, pause_s in loops]
+        with ThreadPoolExecutor(len(loops)) as pool:
+            running = [pool.submit(_repeat, step, pause_s, self._heartbeat, ending) for step, pause_s in loops]
             try:
                 # A loop that ends by itself met an error that nobody foresaw: we end too, and are started anew.
                 while not stop.is_set() and not wait(running, timeout=0.2, return_when=FIRST_COMPLETED).done:
@@ -212,9 +212,9 @@ class Dispatcher:
             rule=decision.rule,
             reason=decision.reason,
         )
-        self._counters.add(f'hybridmed_studies_dispatched_total{{state="{study.state}"}}')
+        self._heartbeat.counters.add(f'hybridmed_studies_dispatched_total{{state="{study.state}"}}')
         for bundle in decision.bundles:
-            self._counters.add(f'hybridmed_jobs_created_total{{bundle="{bundle}"}}')
+            self._heartbeat.counters.add(f'hybridmed_jobs_created_total{{bundle="{bundle}"}}')
 
 
 def read_tag(path: Path, tag: str) -> str:

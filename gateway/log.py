@@ -14,6 +14,12 @@ import structlog
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
 
+_LIBRARIES = {
+    "pydicom": logging.CRITICAL,
+    "pika": logging.CRITICAL,
+    **dict.fromkeys(("pynetdicom", "highdicom", "uvicorn", "httpx", "httpcore", "alembic"), logging.ERROR),
+}
+"""Lowest level of libraries: they write addresses, UIDs and now and then values of data sets; our lines say the rest."""
 FORBIDDEN_KEYS = frozenset({"patient_id", "patient_name", "patient_birth_date", "accession_number", "dataset"})
 """Keys that would carry patient data; dropped, and the line says so."""
 
@@ -64,9 +70,8 @@ def configure_logging(log_format: Literal["console", "json"] = "console", level:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("pynetdicom", "pydicom", "pika", "uvicorn", "highdicom", "httpx", "httpcore", "alembic"):
-        # These write addresses, UIDs and now and then values of data sets; our own lines say what matters.
-        logging.getLogger(noisy).setLevel(logging.CRITICAL if noisy == "pydicom" else logging.ERROR)
+    for library, least in _LIBRARIES.items():
+        logging.getLogger(library).setLevel(least)
     structlog.contextvars.clear_contextvars()
     if role:
         structlog.contextvars.bind_contextvars(role=role)

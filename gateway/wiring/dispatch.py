@@ -17,7 +17,7 @@ def build(settings: Settings, store: Store, heartbeat: Heartbeat) -> Dispatcher:
         store,
         build_broker(settings, store),
         build_router(settings, store),
-        heartbeat.counters,
+        heartbeat,
         max_attempts=settings.max_attempts,
         times=DispatchTimes(quiet_s=settings.quiet_s),
     )

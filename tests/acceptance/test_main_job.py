@@ -89,17 +89,17 @@ def test_reprocess_replaces_a_result_by_a_new_revision(
     by_uid = gateway.cli("reprocess", study, "--stat")
     jobs = gateway.wait_for_jobs(2)
     gateway.wait_for_deliveries()
+    second = [file for file in orthanc.save_files(tmp_path / "second") if _header(file).SOPInstanceUID not in first]
+    amended = gateway.get(f"/fhir/DiagnosticReport/{report['id']}")
     by_modality = gateway.cli("reprocess", "--modality", "DX", "--since", "2020-01-01")
     gateway.wait_for_jobs(3)
 
     assert by_uid.returncode == by_modality.returncode == 0, by_uid.stderr + by_modality.stderr
     assert sorted(job["revision"] for job in jobs) == [1, 2]
-    second = [file for file in orthanc.save_files(tmp_path / "second") if _header(file).SOPInstanceUID not in first]
     reports = [dataset for dataset in map(pydicom.dcmread, second) if dataset.SOPClassUID == SR_COMPREHENSIVE_3D]
     predecessors = {_first_reference(dataset.PredecessorDocumentsSequence) for dataset in reports}
     assert predecessors <= first
     assert len(predecessors) == len(reports) > 0
-    amended = gateway.get(f"/fhir/DiagnosticReport/{report['id']}")
     assert (report["status"], amended["status"]) == ("preliminary", "amended")
     assert gateway.cli("reprocess", "1.2.3.4").returncode == 3
 
