@@ -19,7 +19,7 @@ _LIBRARIES = {
     "pika": logging.CRITICAL,
     **dict.fromkeys(("pynetdicom", "highdicom", "uvicorn", "httpx", "httpcore", "alembic"), logging.ERROR),
 }
-"""Lowest level of libraries: they write addresses, UIDs and now and then values of data sets; our lines say the rest."""
+"""Lowest level shown of libraries: they write addresses, UIDs and now and then values of data sets."""
 FORBIDDEN_KEYS = frozenset({"patient_id", "patient_name", "patient_birth_date", "accession_number", "dataset"})
 """Keys that would carry patient data; dropped, and the line says so."""
 
