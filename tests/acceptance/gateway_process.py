@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import sqlalchemy as sa
 
 from tests.services.process import LOOPBACK, Program, free_port, listens, wait_until
 
@@ -113,8 +114,8 @@ class GatewayProcess:
         found: list[int] = []
 
         def has_beat() -> bool:
-            beats = [beat for beat in self.json("services", "list") if beat["role"] == role]
-            found[:] = [beat["pid"] for beat in beats if _is_alive(beat["pid"])]
+            pids = self._states("SELECT pid FROM service WHERE role = :role", role=role)
+            found[:] = [int(pid) for pid in pids if _is_alive(int(pid))]
             return bool(found)
 
         wait_until(has_beat, 60, f"heartbeat of {role}")
@@ -128,38 +129,35 @@ class GatewayProcess:
 
     def wait_for_jobs(self, count: int, timeout_s: float = RESULT_TIMEOUT_S) -> list[dict[str, Any]]:
         """Wait until so many jobs are done and none is open, and return the jobs."""
-        jobs: list[dict[str, Any]] = []
 
         def all_done() -> bool:
-            jobs[:] = self.json("jobs", "list")
-            states = [job["state"] for job in jobs]
+            states = self._states("SELECT state FROM job")
             return states.count("done") >= count and not {"queued", "running"} & set(states)
 
         self._wait(all_done, timeout_s, f"{count} finished jobs")
-        return jobs
+        return list(self.json("jobs", "list", "--limit", "1000"))
 
     def wait_for_studies(self, count: int, timeout_s: float = RESULT_TIMEOUT_S) -> list[dict[str, Any]]:
         """Wait until so many studies are past receiving, and return the studies."""
-        studies: list[dict[str, Any]] = []
 
         def all_past() -> bool:
-            studies[:] = self.json("studies", "list")
-            return len(studies) >= count and all(study["state"] != "receiving" for study in studies)
+            states = self._states("SELECT state FROM study")
+            return len(states) >= count and "receiving" not in states
 
         self._wait(all_past, timeout_s, f"{count} complete studies")
-        return studies
+        return list(self.json("studies", "list", "--limit", "1000"))
 
-    def wait_for_deliveries(self, timeout_s: float = RESULT_TIMEOUT_S, **filters: str) -> list[dict[str, Any]]:
+    def wait_for_deliveries(self, destination: str = "", timeout_s: float = RESULT_TIMEOUT_S) -> list[dict[str, Any]]:
         """Wait until no delivery (to a destination, if given) waits, and return the deliveries."""
-        arguments = [word for name, value in filters.items() for word in (f"--{name}", value)]
-        deliveries: list[dict[str, Any]] = []
 
         def none_waits() -> bool:
-            deliveries[:] = self.json("deliveries", "list", *arguments)
-            return bool(deliveries) and all(delivery["state"] != "waiting" for delivery in deliveries)
+            query = "SELECT state FROM delivery WHERE destination = :name OR :name = ''"
+            states = self._states(query, name=destination)
+            return bool(states) and "waiting" not in states
 
         self._wait(none_waits, timeout_s, "deliveries")
-        return deliveries
+        only = ("--destination", destination) if destination else ()
+        return list(self.json("deliveries", "list", "--limit", "1000", *only))
 
     def log_tail(self) -> str:
         """Return the last of its log."""
@@ -172,6 +170,13 @@ class GatewayProcess:
     def stored_files(self) -> list[Path]:
         """Return the instances on disk."""
         return sorted((self.data_dir / "instances").rglob("*.dcm"))
+
+    def _states(self, query: str, **parameters: str) -> list[str]:
+        """Ask the database itself: a command for each look would cost more than the work that is waited for."""
+        url = self.env.get("HYBRIDMED_DATABASE_URL", f"sqlite:///{self.data_dir / 'hybridmed.db'}")
+        engine = sa.create_engine(url, poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            return list(connection.scalars(sa.text(query), parameters))
 
     def _wait(self, is_so: Any, timeout_s: float, what: str) -> None:
         try:
