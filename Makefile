@@ -40,5 +40,5 @@ constraints: environment ## pin what pyproject.toml gained; remove lines from co
 		--extra inference --group dev --no-annotate --no-header --output-file constraints.txt
 
 clean: ## remove .venv, caches and the data of the demo
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist hybridmed-data
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist hybridmed-demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

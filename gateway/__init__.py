@@ -4,7 +4,7 @@ association.py      pynetdicom events in, DIMSE status out: the role that receiv
 storage_service.py  C-STORE fragments straight to disk; upper_layer.py  TCP and PDUs, bounded in time and size
 header.py           the fields that are indexed; elements.py reads a data set within bounds, charset.py its text
 spool.py            one instance to disk: temporary file, fsync, rename; what a restart finds
-indexer.py          stored instances -> rows, in batches
+indexer.py          stored instances -> rows, in batches; quarantine.py  what it put aside, back to it
 study.py            when a study is complete (pure; the clock is passed in)
 routing.py          which bundles a study wants (pure)
 job.py              a job's states and allowed transitions (pure)
@@ -24,6 +24,7 @@ doctor.py           checks every part and says what to do
 demo.py             sample studies in, results out
 cli/                the command line
 config.py errors.py log.py
+place.py            where an error arose, told without its message
 wiring/             builds the real parts from the settings, a module for each role
 testing.py          shipped fakes, which pass the contract tests of the real parts
 samples/            three de-identified chest X-rays for `hybridmed demo`

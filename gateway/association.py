@@ -112,14 +112,19 @@ class Receiver:
         ------
         ConfigurationError
             The port cannot be opened.
+        RuntimeError
+            The indexer ended; what it left is found by the next start.
         """
         disk_limits = DiskLimits(self._limits.reserve_bytes, self._limits.max_instance_bytes)
         with Spool(self._store.data_dir, self._heartbeat.service_id, disk_limits) as spool:
-            with Indexer(self._store, self._heartbeat) as indexer:
-                self._adopt(indexer)
-                self._serve(stop, Intake(spool, indexer, self._heartbeat.counters, self._heartbeat.service_id))
-            if not indexer.is_drained:
-                spool.leave_for_others()
+            indexer = Indexer(self._store, self._heartbeat)
+            try:
+                with indexer:
+                    self._adopt(indexer)
+                    self._serve(stop, Intake(spool, indexer, self._heartbeat.counters, self._heartbeat.service_id))
+            finally:
+                if not indexer.is_drained:
+                    spool.leave_for_others()
 
     def _serve(self, stop: threading.Event, intake: Intake) -> None:
         server = self._open(intake)
@@ -183,6 +188,8 @@ class Receiver:
         adopt_at = time.monotonic() + _ADOPT_EVERY_S
         while not stop.wait(_LOOK_EVERY_S):
             self._reap()
+            if not indexer.is_alive:
+                raise RuntimeError("the indexer ended")
             if time.monotonic() >= adopt_at:
                 self._adopt(indexer)
                 adopt_at = time.monotonic() + _ADOPT_EVERY_S
@@ -197,7 +204,7 @@ class Receiver:
         for association, service in list(self._services.items()):
             if association.ident is not None and not association.is_alive():
                 service.end("aborted")
-                del self._services[association]
+                self._services.pop(association, None)
         self._heartbeat.counters.set("hybridmed_associations_open", len(self._services))
 
     def _drain(self) -> None:

@@ -22,6 +22,7 @@ from gateway.errors import ConfigurationError
 
 CONFIG_FILE = Path("hybridmed.toml")
 _AE_TITLE_LENGTH = 16
+_LAST_PORT = 65535
 _DICOM_DESTINATION = re.compile(r"^(?P<ae>[^@]{1,16})@(?P<host>[^:@]+):(?P<port>\d{1,5})$")
 
 
@@ -50,7 +51,10 @@ class DicomAddress:
         match = _DICOM_DESTINATION.match(text.strip())
         if match is None:
             raise ValueError(f"{text!r} is not AET@host:port")
-        return cls(_ae_title(match["ae"]), match["host"], int(match["port"]))
+        port = int(match["port"])
+        if not 1 <= port <= _LAST_PORT:
+            raise ValueError(f"{text!r}: a port is 1 to {_LAST_PORT}")
+        return cls(_ae_title(match["ae"]), match["host"], port)
 
     def __str__(self) -> str:
         return f"{self.ae_title}@{self.host}:{self.port}"
@@ -106,8 +110,22 @@ class Match(BaseModel):
     @classmethod
     def _compiles(cls, value: str | None) -> str | None:
         if value is not None:
-            re.compile(value)
+            _require_expression(value)
         return value
+
+    @field_validator("tags")
+    @classmethod
+    def _all_compile(cls, value: dict[str, str]) -> dict[str, str]:
+        for expression in value.values():
+            _require_expression(expression)
+        return value
+
+
+def _require_expression(text: str) -> None:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{text!r} is not a regular expression: {error}") from error
 
 
 class Rule(BaseModel):
@@ -157,7 +175,7 @@ class Settings(BaseSettings):
     """Where models run."""
     bundle_dir: Path | None = None
     """Folder of further bundles, besides the shipped ones; a bundle of the same name replaces the shipped one."""
-    auth: Literal["none", "token", "oidc"] = "none"
+    auth: Literal["none", "token"] = "none"
     """How HTTP callers prove who they are."""
     tokens: Annotated[tuple[str, ...], NoDecode] = Field(default=(), repr=False)
     """SHA-256 digests (hexadecimal) of the bearer tokens that `auth = "token"` takes."""
@@ -219,6 +237,13 @@ class Settings(BaseSettings):
             return tuple({"name": name, **_as_table(entry)} for name, entry in value.items())
         return value
 
+    @field_validator("auth", mode="before")
+    @classmethod
+    def _is_offered(cls, value: object) -> object:
+        if value == "oidc":
+            raise ValueError("oidc is not offered by this version: set HYBRIDMED_AUTH=token")
+        return value
+
     @model_validator(mode="after")
     def _names_are_known(self) -> Settings:
         names = [destination.name for destination in self.destinations]
@@ -237,7 +262,7 @@ class Settings(BaseSettings):
         missing = [
             text
             for is_missing, text in (
-                (self.auth == "none", "HYBRIDMED_AUTH (token or oidc)"),
+                (self.auth == "none", "HYBRIDMED_AUTH=token"),
                 (not self.allowed_aes, "HYBRIDMED_ALLOWED_AES (the calling AE titles that may send)"),
             )
             if is_missing

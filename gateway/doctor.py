@@ -22,6 +22,7 @@ from gateway.config import Destination, DicomAddress, Settings
 from gateway.errors import GatewayError, SchemaError
 from gateway.services import gone_before
 from gateway.store import Store, schema
+from gateway.store.quarantine import count_quarantined
 from gateway.store.services import list_services
 from gateway.store.tables import delivery, job
 from gateway.supervisor import ROLES
@@ -94,6 +95,8 @@ def _check_database(store: Store) -> Check:
         return Check(part, "failed", str(error), "install the newer program")
     except GatewayError as error:
         return Check(part, "failed", str(error), "start the database, or correct HYBRIDMED_DATABASE_URL")
+    if revision is None and store.engine.dialect.name == "sqlite":
+        return Check(part, "warning", "schema none", "made at the first start, or now by `hybridmed db upgrade`")
     if revision != schema.head_revision():
         found = f"schema {revision or 'none'}, this program needs {schema.head_revision()}"
         return Check(part, "failed", found, "run `hybridmed db upgrade`")
@@ -151,7 +154,7 @@ def _check_destination(destination: Destination, calling_ae: str) -> Check:
 
 def _check_dicomweb(part: str, address: str) -> Check:
     try:
-        status = httpx.get(f"{address}/studies", params={"limit": "1"}, timeout=_TIMEOUT_S).status_code
+        status = httpx.get(f"{address}/studies", params={"limit": "1"}, timeout=_TIMEOUT_S, trust_env=False).status_code
     except httpx.HTTPError as error:
         return Check(part, "failed", f"{address}: {type(error).__name__}", "start it, or correct the address")
     if status >= httpx.codes.BAD_REQUEST:
@@ -183,8 +186,12 @@ def _check_lists(store: Store) -> Iterable[Check]:
     with store.read() as connection:
         dead = connection.scalar(sa.select(sa.func.count()).where(job.c.state == "dead"))
         failed = connection.scalar(sa.select(sa.func.count()).where(delivery.c.state == "failed"))
+        quarantined = count_quarantined(connection)
     if dead:
         yield Check("dead list", "warning", f"{dead} jobs", "hybridmed dead list; hybridmed dead retry")
+    if quarantined:
+        found = f"{quarantined} files answered with success and not indexed"
+        yield Check("quarantine", "warning", found, "hybridmed dead list; hybridmed dead retry FILE")
     if failed:
         yield Check("deliveries", "warning", f"{failed} failed", "hybridmed deliveries list --state failed")
 

@@ -29,7 +29,7 @@ import structlog
 from gateway.errors import CannotUnderstandError, ServiceAwayError
 from gateway.header import InstanceHeader, read_header
 from gateway.services import Heartbeat
-from gateway.spool import Orphan, Spooled, reread, sync_folder
+from gateway.spool import Orphan, Spooled, make_folder, reread, sync_folder
 from gateway.store import Store
 from gateway.store.instances import (
     BatchOutcome,
@@ -81,8 +81,8 @@ class Indexer:
         self._counters = heartbeat.counters
         self._queue: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._ending = threading.Event()
-        self.is_drained = True
-        """False once the end came with something left to do: a restart finds it."""
+        self.is_drained = False
+        """True once the end came with nothing left to do; else a restart finds what is left."""
         self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
 
     def __enter__(self) -> Indexer:
@@ -92,6 +92,11 @@ class Indexer:
     def __exit__(self, *_exception: object) -> None:
         self._ending.set()
         self._thread.join()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether what is submitted is looked at."""
+        return self._thread.is_alive()
 
     def submit(self, item: Item) -> None:
         """Hand over something to be indexed; returns at once."""
@@ -103,8 +108,8 @@ class Indexer:
                 self._counters.set("hybridmed_index_waiting", self._queue.qsize() + len(batch))
                 if not self._until_done(partial(self._index, stretch)):
                     log.warning("index.left", items=self._queue.qsize() + len(batch))
-                    self.is_drained = False
                     return
+        self.is_drained = True
 
     def _next_batch(self) -> list[Item]:
         """Return what waits, at most `BATCH`; empty once the end has come and nothing waits."""
@@ -130,9 +135,8 @@ class Indexer:
         while True:
             try:
                 action()
-            except (ServiceAwayError, OSError) as error:
-                part = "database" if isinstance(error, ServiceAwayError) else "disk"
-                reason = str(error) if isinstance(error, ServiceAwayError) else f"indexing: errno {error.errno}"
+            except (ServiceAwayError, sa.exc.SQLAlchemyError, OSError) as error:
+                part, reason = _trouble(error)
                 self._heartbeat.degraded(part, reason)
                 log.warning("index.waits", part=part, reason=reason, retry_s=delay_s)
                 if self._ending.wait(delay_s):
@@ -182,10 +186,11 @@ class Indexer:
         try:
             with self._store.write() as connection:
                 outcome = index_batch(connection, received, datetime.now(UTC))
-        except sa.exc.DBAPIError as error:
-            # The database answers and will not have it. Alone, each instance shows whether it is the one.
+        except (sa.exc.StatementError, UnicodeError, OverflowError) as error:
+            # The database, or its driver, will not have it. Alone, each instance shows whether it is the one.
             if len(waiting) == 1:
-                self._quarantine(waiting[0].spooled, f"the database refused it: {type(error.orig).__name__}")
+                refusal = error.orig if isinstance(error, sa.exc.StatementError) else error
+                self._quarantine(waiting[0].spooled, f"the database refused it: {type(refusal).__name__}")
             else:
                 for arrival in waiting:
                     self._index_arrivals([arrival])
@@ -266,11 +271,16 @@ def _stretches(batch: Sequence[Item]) -> list[Orphan | list[_Plain]]:
     return stretches
 
 
+def _trouble(error: ServiceAwayError | sa.exc.SQLAlchemyError | OSError) -> tuple[str, str]:
+    """Return the part that is in trouble, and why; an error of the database may quote values, so only its class."""
+    if isinstance(error, OSError):
+        return "disk", f"indexing: errno {error.errno}"
+    return "database", str(error) if isinstance(error, ServiceAwayError) else type(error).__name__
+
+
 def _link(source: Path, target: Path) -> None:
     """Give a file a second name; one that stands already is the same data set (its name is the digest)."""
-    if not target.parent.is_dir():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        sync_folder(target.parent.parent)
+    make_folder(target.parent)
     try:
         target.hardlink_to(source)
     except FileExistsError:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+import sqlalchemy as sa
 import structlog
 
 from gateway.errors import LeaseLostError, ServiceAwayError
@@ -97,3 +98,5 @@ class LeaseKeeper(Generic[T]):
         except ServiceAwayError as error:
             # Nobody else can take it either while the database is away.
             log.warning("lease.renewal_failed", reason=str(error))
+        except sa.exc.SQLAlchemyError as error:
+            log.warning("lease.renewal_failed", error=type(error).__name__)

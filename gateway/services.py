@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+import sqlalchemy as sa
 import structlog
 
 from gateway.errors import ServiceAwayError
@@ -124,8 +125,8 @@ class Heartbeat:
         try:
             with self._store.write() as connection:
                 forget(connection, self.service_id)
-        except ServiceAwayError:
-            log.warning("heartbeat.away")
+        except (ServiceAwayError, sa.exc.SQLAlchemyError) as error:
+            log.warning("heartbeat.away", error=type(error).__name__)
 
     def _beat_until_done(self) -> None:
         while not self._done.wait(BEAT_S):
@@ -136,3 +137,5 @@ class Heartbeat:
             self.beat_now()
         except ServiceAwayError as error:
             log.warning("heartbeat.away", reason=str(error))
+        except sa.exc.SQLAlchemyError as error:
+            log.warning("heartbeat.away", error=type(error).__name__)

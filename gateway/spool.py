@@ -162,7 +162,8 @@ class Spool:
     def __enter__(self) -> Spool:
         # Made aside and renamed with the lock held, so that nobody ever sees it without a holder.
         making = self.folder.with_name(f".{self.folder.name}")
-        making.mkdir(parents=True)
+        make_folder(making.parent)
+        making.mkdir()
         self._lock_file = _locked(making / "lock")
         making.rename(self.folder)
         sync_folder(self.folder.parent)
@@ -240,6 +241,14 @@ def reread(path: Path) -> Spooled:
         part10.calling_ae,
         datetime.fromtimestamp(facts.st_mtime, UTC),
     )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, where they are not there yet; their names are durable then."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

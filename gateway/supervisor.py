@@ -30,6 +30,7 @@ DRAIN_S = 60.0
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 30.0
 _STEADY_S = 60.0
+_SERVING_S = 20.0
 _USAGE = 2
 
 
@@ -39,6 +40,8 @@ class _Child:
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     failures: int = 0
+    has_served: bool = False
+    """Whether it ever ran for a while: then its settings are good, and nothing that it meets may end the others."""
     start_at: float = field(default_factory=time.monotonic)
 
 
@@ -82,10 +85,11 @@ class Supervisor:
                 self._start(child, lifeline)
             return True
         code = child.process.poll()
+        child.has_served |= now - child.started_at > _SERVING_S
         if code is None:
             return True
         child.process = None
-        if code == _USAGE:
+        if code == _USAGE and not child.has_served:
             log.error("role.misconfigured", of_role=child.role)
             return False
         child.failures = 1 if now - child.started_at > _STEADY_S else child.failures + 1

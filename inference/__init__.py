@@ -8,7 +8,10 @@ instance.py     a header read without trusting it
 pixels.py       stored values -> modality values
 decode.py       one decoder for each transfer syntax; the ones that may crash, in a process of their own
 codestream.py   the size that a compressed frame declares, checked before it is decoded
-views.py        which projections a bundle reads
+applicability.py what a bundle is meant for
+views.py        an image in two looks: whole, then cut to the lungs
+lungs.py        are these lungs? measurements of them
+classes.py      probabilities -> findings of the label hierarchy
 bundle.py       bundle.toml -> Bundle (no torch); table.py reads its fields
 transforms.py   resample, window, letter-box; each with its inverse
 predict.py      Bundle + Volume -> findings, on a device

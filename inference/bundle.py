@@ -8,6 +8,7 @@ Schema of `bundle.toml`, format 1 (a code is `{ value, scheme, meaning }`; field
     [weights]
     file = "weights.safetensors"          # beside bundle.toml
     sha256 = "..."                        # 64 hexadecimal digits, checked whenever the bundle is loaded
+    encoding = "float"                    # ? or "int8": matrices as int8, `<name>.scale` holding a scale per output
     [applicability]
     modalities = ["DX", "CR"]
     body_parts = ["CHEST", ...]           # a Body Part Examined with one of these words is meant
@@ -45,7 +46,8 @@ Schema of `bundle.toml`, format 1 (a code is `{ value, scheme, meaning }`; field
     [training]                            # ? what `hybridmed train` needs
     [data]
     sources, licence, population = "..."
-    [evaluation]                          # ? written by `hybridmed train` and `hybridmed calibrate`
+    [evaluation]                          # ? written by `hybridmed train`, `calibrate` and `compress`
+    [compression]                         # ? written by `hybridmed compress`: of which weights, before and after
 """
 
 from __future__ import annotations
@@ -63,6 +65,7 @@ from inference.findings import Algorithm, Code
 from inference.table import Table
 
 BUNDLE_FILE = "bundle.toml"
+ENCODINGS = ("float", "int8")
 _FORMAT = 1
 _FAMILY = Code("123109", "DCM", "Artificial Intelligence")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -141,6 +144,8 @@ class Bundle:
     intended_use: str
     algorithm: Algorithm
     weights_path: Path
+    encoding: str
+    """How the weights are stored, one of `ENCODINGS`."""
     applicability: Applicability
     input: InputSpec
     levels: tuple[Level, ...]
@@ -219,6 +224,7 @@ def load_bundle(path: Path, *, verify_weights: bool = True) -> Bundle:
         intended_use=top.get("intended_use", str),
         algorithm=Algorithm(name, version, top.get("manufacturer", str), _FAMILY, digest),
         weights_path=path / weights.get("file", str),
+        encoding=_encoding(weights),
         applicability=_applicability(top.table("applicability")),
         input=_input(top.table("input")),
         levels=_levels(top),
@@ -255,6 +261,13 @@ def _digest(weights: Table, folder: Path) -> str:
     if found != declared:
         raise weights.wrong("sha256", f"{file.name} has the digest {found}")
     return found
+
+
+def _encoding(weights: Table) -> str:
+    encoding = weights.get("encoding", str, ENCODINGS[0])
+    if encoding not in ENCODINGS:
+        raise weights.wrong("encoding", f"{encoding!r} is none of {', '.join(ENCODINGS)}")
+    return encoding
 
 
 def _applicability(entry: Table) -> Applicability:

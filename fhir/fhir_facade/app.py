@@ -35,6 +35,7 @@ from fhir_facade.parameters import PARAMETERS
 from fhir_facade.search import run_search, understand
 from fhir_facade.searchset import searchset
 from gateway.errors import GatewayError
+from gateway.place import place
 from gateway.store import Store
 from gateway.store.tables import fhir_resource
 
@@ -137,7 +138,6 @@ def create_app(store: Store, *, zone: tzinfo | None = None) -> Starlette:
             FhirError: _told,
             HTTPException: _http_error,
             GatewayError: _away,
-            sa.exc.TimeoutError: _busy,
             Exception: _failed,
         },
     )
@@ -162,12 +162,8 @@ def _away(_request: Request, error: Exception) -> Response:
     return outcome_response(status, "the database does not answer; try again", headers={"Retry-After": "5"})
 
 
-def _busy(_request: Request, _error: Exception) -> Response:
-    return outcome_response(503, "too many requests at once; try again", headers={"Retry-After": "5"})
-
-
 def _failed(request: Request, error: Exception) -> Response:
-    log.error("fhir.failed", error=type(error).__name__, method=request.method)
+    log.error("fhir.failed", error=type(error).__name__, place=place(error), method=request.method)
     return outcome_response(500, "the server failed; its log says more")
 
 

@@ -12,7 +12,7 @@ from fhir_facade.observation import number, percent
 from fhir_facade.resource import Json, clean, present, reference
 from gateway.report.fhir_input import FhirInput
 from gateway.store.studies import SeriesRow
-from inference.findings import Code, Finding, Findings, NotEvaluable, Outcome, Segment
+from inference.findings import Code, Findings, NotEvaluable, Outcome, Segment
 
 _RADIOLOGY: Json = {
     "coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0074", "code": "RAD", "display": "Radiology"}]
@@ -114,10 +114,6 @@ def _sentences(outcome: Outcome) -> Iterable[str]:
             yield f"{name}: {segment.label}: {_measured(segment)}."
     if not outcome.findings and not any(segment.measurements for segment in outcome.segments):
         yield f"{name}: nothing found."
-
-
-def _answer(finding: Finding) -> str:
-    return f"{finding.answer.code.meaning} ({percent(finding.answer.probability):.0f} %)"
 
 
 def _measured(segment: Segment) -> str:

@@ -2,7 +2,7 @@
 
 app.py      the commands, their groups and exit codes
 lists.py    studies, jobs, dead, deliveries
-bundles.py  bundles, train, evaluate, calibrate
+bundles.py  bundles, train, evaluate, calibrate, compress
 running.py  serve, send, reprocess, demo, db, doctor
 output.py   tables and JSON
 

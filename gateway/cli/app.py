@@ -9,7 +9,7 @@ import typer
 
 import gateway
 from gateway.cli import bundles, lists, running
-from gateway.cli.output import err, out
+from gateway.cli.output import out, print_error
 from gateway.errors import GatewayError
 from gateway.log import configure_logging
 
@@ -39,5 +39,5 @@ def main() -> None:
     try:
         app()
     except GatewayError as error:
-        err.print(f"[red]hybridmed:[/red] {error}", highlight=False)
+        print_error("hybridmed:", error)
         sys.exit(error.exit_code)

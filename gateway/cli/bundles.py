@@ -1,16 +1,18 @@
-"""`bundles`, `train`, `evaluate`, `calibrate`: models, how they are made and measured."""
+"""`bundles`, `train`, `evaluate`, `calibrate`, `compress`: models, how they are made and measured."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
-from gateway.cli.output import err, out, print_json, print_record, print_rows
+from gateway.cli.output import err, out, print_error, print_record, print_rows, working
 from gateway.config import load_settings
 from gateway.errors import ConfigurationError, GatewayError, NotFoundError
 from gateway.wiring import bundle_dirs, find_bundles
@@ -35,6 +37,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(train)
     app.command()(evaluate)
     app.command()(calibrate)
+    app.command()(compress)
 
 
 @bundles_app.command("list")
@@ -45,7 +48,7 @@ def list_bundles(as_json: AsJson = False) -> None:
     columns = [(name.capitalize(), _field(name)) for name in ("name", "version", "modalities", "classes", "segments")]
     print_rows(rows, columns, as_json=as_json, empty="No bundle.")
     for problem in problems:
-        err.print(f"[red]refused:[/red] {problem}", highlight=False)
+        print_error("refused:", problem)
     if problems:
         raise typer.Exit(1)
 
@@ -69,13 +72,15 @@ def verify_bundles(
     names: Annotated[list[str] | None, typer.Argument(help="Bundles; all without any.")] = None,
 ) -> None:
     """Check schema and digest of bundles; exit code 1 where one is refused."""
-    bundles, problems = find_bundles(load_settings())
+    with working("verifying bundles"):
+        bundles, problems = find_bundles(load_settings())
     found = [bundle for bundle in bundles if not names or bundle.name in names]
     for bundle in found:
-        out.print(f"[green]good[/green] {bundle.name} {bundle.version} {bundle.algorithm.weights_digest[:12]}")
+        facts = f" {bundle.name} {bundle.version} {bundle.algorithm.weights_digest[:12]}"
+        out.print(Text.assemble(("good", "green"), facts))
     missing = sorted(set(names or ()) - {bundle.name for bundle in found})
     for problem in problems:
-        err.print(f"[red]refused:[/red] {problem}", highlight=False)
+        print_error("refused:", problem)
     if missing and not problems:
         raise NotFoundError(f"no bundle {', '.join(missing)}")
     if problems:
@@ -87,7 +92,7 @@ def train(
     data: Data,
     output: Annotated[Path | None, typer.Option("--out", help="Checkpoints and logs; resumed if there.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs; the bundle's own number without it.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 1,
     device: Device = None,
 ) -> None:
     """Train a bundle; a run that was cut off goes on where it stood."""
@@ -116,10 +121,7 @@ def evaluate(
     run = _training()
     with _progress() as report, _refusals():
         figures = run.evaluate(_folder(bundle), data, device=_device(device), report=report)
-    if as_json:
-        print_json(figures.to_json())
-        return
-    print_record(figures.to_json(), as_json=False)
+    print_record(figures.to_dict(), as_json=as_json)
 
 
 def calibrate(
@@ -134,13 +136,26 @@ def calibrate(
     out.print(f"Calibrated {bundle}.")
 
 
-def _training() -> ModuleType:
+def compress(
+    bundle: Annotated[str, typer.Argument(help="Name of a bundle, or its folder.")],
+    data: Data,
+    output: Annotated[Path, typer.Option("--out", file_okay=False, help="Folder that gets the new bundle's folder.")],
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a bundle with int8 weights; refused where it answers worse on the validation groups."""
+    compression = _training("compression")
+    with _progress() as report, _refusals():
+        made = compression.compress(_folder(bundle), data, output, device=_device(device), report=report)
+    print_record(made.to_dict(), as_json=as_json)
+
+
+def _training(module: str = "run") -> ModuleType:
     try:
-        from inference.training import run
+        return import_module(f"inference.training.{module}")
     except ModuleNotFoundError as error:
         advice = "pip install -c constraints.txt 'hybridmed-gateway[inference]'"
         raise ConfigurationError(f"{error.name} is not installed: {advice}") from error
-    return run
 
 
 def _folder(bundle: str) -> Path:

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.output import out, print_json, print_record, print_rows
+from gateway.cli.output import out, print_heading, print_json, print_record, print_rows, working
 from gateway.errors import GatewayError, NotFoundError
 from gateway.job import State
 from gateway.services import gone_before
-from gateway.store import deliveries, jobs, quarantine, results, services, studies
+from gateway.store import Store, deliveries, jobs, quarantine, results, services, studies
 from gateway.wiring import operator_store
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -71,13 +71,13 @@ def show_study(study_instance_uid: str, as_json: AsJson = False) -> None:
         print_json(record)
         return
     print_record(found, as_json=False)
-    out.print("\n[bold]Series[/bold]")
+    print_heading("Series")
     print_rows(series, _SERIES_COLUMNS, as_json=False, empty="-")
-    out.print("\n[bold]Jobs[/bold]")
+    print_heading("Jobs")
     print_rows(its_jobs, _JOB_COLUMNS, as_json=False, empty="None.")
     for job_id, of_job in artefacts.items():
         if of_job:
-            out.print(f"\n[bold]Results of {job_id}[/bold]")
+            print_heading(f"Results of {job_id}")
             print_rows(of_job, _ARTEFACT_COLUMNS, as_json=False, empty="-")
 
 
@@ -132,29 +132,40 @@ def list_dead(limit: Limit = 100, as_json: AsJson = False) -> None:
 
 @dead_app.command("retry")
 def retry_dead(
-    job_ids: Annotated[list[str] | None, typer.Argument(help="Jobs to queue again.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Jobs and files, as `dead list` names them.")] = None,
     retry_all: Annotated[bool, typer.Option("--all", help="All dead jobs.")] = False,
 ) -> None:
-    """Queue dead jobs again, with all their tries."""
-    if bool(job_ids) == retry_all:
-        raise typer.BadParameter("name jobs, or say --all")
+    """Queue dead jobs again, with all their tries; hand quarantined files to the receiver again."""
+    if bool(names) == retry_all:
+        raise typer.BadParameter("name jobs and files, or say --all")
     now = datetime.now(UTC)
     refused = 0
     with operator_store() as store:
         with store.read() as connection:
-            wanted = job_ids or [row.id for row in jobs.list_dead(connection, limit=100_000)]
-        for job_id in wanted:
+            wanted = names or [row.id for row in jobs.list_dead(connection, limit=100_000)]
+        for name in wanted:
             try:
-                with store.write() as connection:
-                    jobs.retry_dead(connection, job_id, now)
-                out.print(f"Queued {job_id}.")
+                with working(f"trying {name}"):
+                    said = _retry_one(store, name, now)
             except NotFoundError:
                 raise
             except GatewayError as error:
                 refused += 1
-                out.print(f"Left {job_id}: {error}")
+                said = f"Left {name}: {error}"
+            out.print(said, highlight=False)
     if refused:
         raise typer.Exit(1)
+
+
+def _retry_one(store: Store, name: str, now: datetime) -> str:
+    if not name.startswith(quarantine.FOLDER):
+        with store.write() as connection:
+            jobs.retry_dead(connection, name, now)
+        return f"Queued {name}."
+    from gateway.quarantine import put_back
+
+    put_back(store, name)
+    return f"Put {name} back: a receiver indexes it within a minute, or at its next start."
 
 
 @deliveries_app.command("list")

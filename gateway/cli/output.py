@@ -10,13 +10,31 @@ from typing import Any
 
 import orjson
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
-out = Console(soft_wrap=True) if not sys.stdout.isatty() else Console()
-err = Console(stderr=True, soft_wrap=True)
+# No markup: what senders, peers and errors say is text, and brackets in it are brackets.
+out = Console(soft_wrap=not sys.stdout.isatty(), markup=False, emoji=False)
+err = Console(stderr=True, soft_wrap=True, markup=False, emoji=False)
 
 Column = tuple[str, Callable[[Any], object]]
-"""Heading, and what to show of a row."""
+"""Heading, and what to show of a row; a `Text` is shown with its style."""
+
+
+def print_heading(text: str) -> None:
+    """Print a heading with an empty line above."""
+    out.print(Text(f"\n{text}", style="bold"))
+
+
+def print_error(lead: str, sentence: object) -> None:
+    """Print a sentence to standard error behind a word in red."""
+    err.print(Text.assemble((lead, "red"), " ", str(sentence)))
+
+
+def working(what: str) -> Status:
+    """Show on standard error that something takes its time; nothing where that is no terminal."""
+    return err.status(Text(what))
 
 
 def print_json(value: object) -> None:
@@ -40,9 +58,9 @@ def print_rows(rows: Sequence[Any], columns: Sequence[Column], *, as_json: bool,
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading, _ in columns:
-        table.add_column(heading, overflow="fold")
+        table.add_column(Text(heading), overflow="fold")
     for row in rows:
-        table.add_row(*(_as_text(value(row)) for _, value in columns))
+        table.add_row(*(_as_cell(value(row)) for _, value in columns))
     out.print(table)
 
 
@@ -55,14 +73,24 @@ def print_record(record: object, *, as_json: bool) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in _fields(record):
-        table.add_row(name, _as_text(value))
+        table.add_row(Text(name), _as_cell(value))
     out.print(table)
 
 
 def _fields(record: object) -> list[tuple[str, object]]:
     if isinstance(record, Mapping):
         return list(record.items())
-    return [(field.name, getattr(record, field.name)) for field in dataclasses.fields(record)]  # type: ignore[arg-type] # records are dataclasses
+    fields = dataclasses.fields(record)  # type: ignore[arg-type] # records are dataclasses
+    return [(field.name, getattr(record, field.name)) for field in fields]
+
+
+def _as_cell(value: object) -> Text:
+    if isinstance(value, Text):
+        return value
+    # A description from a sender must not steer the terminal either.
+    return Text(
+        "".join(each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in _as_text(value))
+    )
 
 
 def _as_text(value: object) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
 from rich.progress import track
+from rich.text import Text
 
-from gateway.cli.output import err, out, print_json, print_rows
+from gateway.cli.output import err, out, print_error, print_json, print_rows, working
 from gateway.config import DicomAddress, Settings, load_settings
 from gateway.errors import ConfigurationError, DatabaseAwayError, NotFoundError
 from gateway.log import configure_logging
@@ -19,6 +20,9 @@ from gateway.store import schema
 from gateway.store.studies import StudyFilter
 from gateway.supervisor import ROLES, Supervisor, role_command, run_role
 from gateway.wiring import build_role, describe_bundles, open_settings_store, operator_store
+
+if TYPE_CHECKING:
+    from gateway.doctor import Check
 
 log = structlog.get_logger()
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -71,7 +75,7 @@ def send(
         print_json({"sent": len(outcomes) - len(refused), "refused": refused})
     else:
         for outcome in refused:
-            err.print(f"refused: {outcome.path}: {outcome.reason}", highlight=False)
+            print_error("refused:", f"{outcome.path}: {outcome.reason}")
         out.print(f"{len(outcomes) - len(refused)} of {len(outcomes)} instances stored.")
     if refused:
         raise typer.Exit(1)
@@ -87,7 +91,7 @@ def reprocess(
     stat: Annotated[bool, typer.Option("--stat", help="Before routine work.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Process studies again; each result is a new revision that replaces the one before."""
+    """Process studies again, each result a new revision; exit code 1 where a study named got no job."""
     if not studies and modality is None and since is None:
         raise typer.BadParameter("name studies, --modality or --since")
     from gateway.reprocess import Request
@@ -115,6 +119,8 @@ def reprocess(
     print_rows(rows, columns, as_json=as_json, empty="No study matches.")
     if not rows:
         raise typer.Exit(NotFoundError.exit_code)
+    if studies and not all(row.job_ids for row in rows):
+        raise typer.Exit(1)
 
 
 def demo(
@@ -129,21 +135,12 @@ def demo(
 
 def doctor(as_json: AsJson = False) -> None:
     """Check every part and say what to do; exit code 1 where a part has failed."""
-    from gateway.doctor import Examination, examine
-    from gateway.wiring.queue import check_broker
-
-    settings = load_settings()
-    store = open_settings_store(settings)
-    try:
-        checks = list(
-            examine(Examination(settings, store, lambda: check_broker(settings), lambda: describe_bundles(settings)))
-        )
-    finally:
-        store.close()
-    colour = {"ok": "[green]ok[/green]", "warning": "[yellow]warning[/yellow]", "failed": "[red]failed[/red]"}
+    with working("checking every part"):
+        checks = _examine(load_settings())
+    colour = {"ok": "green", "warning": "yellow", "failed": "red"}
     columns = [
         ("Part", lambda check: check.part),
-        ("", lambda check: colour[check.verdict]),
+        ("", lambda check: Text(check.verdict, style=colour[check.verdict])),
         ("Found", lambda check: check.found),
         ("Do", lambda check: check.advice),
     ]
@@ -158,8 +155,25 @@ def upgrade_database() -> None:
     store = open_settings_store(load_settings())
     try:
         before = schema.current_revision(store)
-        schema.upgrade(store)
+        with working("upgrading the database"):
+            schema.upgrade(store)
         out.print(f"Schema {before or 'none'} -> {schema.current_revision(store)}.")
+    finally:
+        store.close()
+
+
+def _examine(settings: Settings) -> list[Check]:
+    from gateway.doctor import Check, Examination, examine
+    from gateway.wiring.queue import check_broker
+
+    try:
+        store = open_settings_store(settings)
+    except ConfigurationError as error:
+        return [Check("data folder and database", "failed", str(error), "correct that: the other checks stand on it")]
+    try:
+        return list(
+            examine(Examination(settings, store, lambda: check_broker(settings), lambda: describe_bundles(settings)))
+        )
     finally:
         store.close()
 

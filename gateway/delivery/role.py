@@ -154,6 +154,9 @@ class Deliverer:
             self._recovered(destination)
             self._refused(claimed, str(error))
             return _Turn.SENT
+        except Exception as error:  # whatever a library makes of one peer's answer, the other destinations go on
+            self._refused(claimed, f"{type(error).__name__} while sending")
+            return _Turn.SENT
         self._recovered(destination)
         note = None if objects else "nothing that this destination takes"
         with self._store.write() as connection:
@@ -185,7 +188,7 @@ class Deliverer:
 
     def _put_back(self, claimed: DeliveryClaim, reason: str) -> None:
         with self._store.write() as connection:
-            deliveries.put_back(connection, claimed, reason)
+            deliveries.put_back(connection, claimed, self._now(), reason)
         log.warning("delivery.away", **_names(claimed), reason=reason)
         self._heartbeat.degraded(f"destination {claimed.destination}", reason)
         self._count(claimed, "away")

@@ -69,15 +69,24 @@ def _read_answer(response: httpx.Response, objects: Sequence[Outgoing]) -> None:
 
 
 def _failed(response: httpx.Response) -> dict[str, int]:
-    """Return SOP Instance UID -> failure reason of what the server did not store (PS3.18 table I.2-1)."""
+    """Return SOP Instance UID -> failure reason of what the server did not store (PS3.18 table I.2-1).
+
+    Raises
+    ------
+    DeliveryError
+        The answer is JSON, but not the DICOM JSON model.
+    """
     try:
         answer = response.json()
     except ValueError:
         return {}
     if isinstance(answer, list):
         answer = answer[0] if answer else {}
-    items = answer.get(_FAILED_SEQUENCE, {}).get("Value", []) if isinstance(answer, dict) else []
-    return {str(_first(item, _REFERENCED_INSTANCE)): int(_first(item, _FAILURE_REASON)) for item in items}
+    try:
+        items = answer.get(_FAILED_SEQUENCE, {}).get("Value", []) if isinstance(answer, dict) else []
+        return {str(_first(item, _REFERENCED_INSTANCE)): int(_first(item, _FAILURE_REASON)) for item in items}
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise DeliveryError("the answer is not the DICOM JSON model of a store response") from error
 
 
 def _first(item: dict[str, Any], tag: str) -> Any:

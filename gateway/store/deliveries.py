@@ -128,9 +128,12 @@ def refuse(connection: Connection, claimed: DeliveryClaim, now: datetime, reason
     return _update(connection, claimed, lease_owner=None, lease_expires_at=None, **values)
 
 
-def put_back(connection: Connection, claimed: DeliveryClaim, reason: str) -> bool:
-    """Let a delivery whose destination is away wait, without counting; the deliverer waits for the destination."""
-    return _update(connection, claimed, lease_owner=None, lease_expires_at=None, reason=reason)
+def put_back(connection: Connection, claimed: DeliveryClaim, now: datetime, reason: str) -> bool:
+    """Let a delivery whose destination is away wait, without counting; the deliverer waits for the destination.
+
+    It goes behind the others: one object that makes a peer abort must not hold up all that come after it.
+    """
+    return _update(connection, claimed, lease_owner=None, lease_expires_at=None, available_at=now, reason=reason)
 
 
 def fail_unknown(connection: Connection, known: Sequence[str], now: datetime) -> int:
@@ -148,13 +151,6 @@ def list_deliveries(
     query = query.where(*_conditions(which or DeliveryFilter()))
     rows = connection.execute(query.order_by(delivery.c.id.desc()).limit(limit).offset(offset))
     return [DeliveryRow(**row._mapping) for row in rows]
-
-
-def count_deliveries(connection: Connection) -> dict[DeliveryState, int]:
-    """Return how many deliveries stand in each state."""
-    rows = connection.execute(sa.select(delivery.c.state, sa.func.count()).group_by(delivery.c.state))
-    none: dict[DeliveryState, int] = {"waiting": 0, "done": 0, "failed": 0, "cancelled": 0}
-    return none | {row[0]: row[1] for row in rows}
 
 
 def retry_failed(connection: Connection, now: datetime, ids: Sequence[int] | None = None) -> int:

@@ -17,6 +17,17 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from gateway.errors import DatabaseAwayError
 
 _BUSY_TIMEOUT_MS = 30_000
+_POSTGRES_ARGS: Mapping[str, int] = {
+    "connect_timeout": 5,
+    "keepalives": 1,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""Of libpq: a server that vanished without a word is found out within a minute."""
+_WRONG_SCHEMA = frozenset({"42P01", "42703", "3F000"})
+"""SQLSTATEs of PostgreSQL: undefined table, undefined column, invalid schema name."""
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
@@ -90,11 +101,18 @@ def open_store(url: str, data_dir: Path) -> Store:
     if parsed.drivername in {"postgresql", "postgres"}:
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() == "sqlite":
-        engine = sa.create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000, "check_same_thread": False})
+        # Parameters are hidden in errors, here and below: they are patients' data.
+        engine = sa.create_engine(
+            parsed,
+            hide_parameters=True,
+            connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
+        )
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
     else:
-        engine = sa.create_engine(parsed, pool_pre_ping=True, pool_size=10, connect_args={"connect_timeout": 5})
+        engine = sa.create_engine(
+            parsed, hide_parameters=True, pool_pre_ping=True, pool_size=10, connect_args=dict(_POSTGRES_ARGS)
+        )
     return Store(engine, data_dir)
 
 
@@ -124,14 +142,23 @@ def _insert(connection: Connection, table: sa.Table) -> sqlite.Insert | postgres
 
 @contextmanager
 def _away() -> Iterator[None]:
-    """Turn a lost or refused connection into DatabaseAwayError."""
+    """Turn a lost or refused connection, and a schema that does not fit, into DatabaseAwayError.
+
+    What the database says of the data itself (DataError, IntegrityError) is passed on: no waiting mends it.
+    """
     try:
         yield
-    except sa.exc.OperationalError as error:
+    except sa.exc.TimeoutError as error:
+        raise DatabaseAwayError("no connection to the database came free in time") from error
+    except (sa.exc.OperationalError, sa.exc.InternalError) as error:
         raise DatabaseAwayError(f"the database does not answer: {type(error.orig).__name__}") from error
     except sa.exc.DBAPIError as error:
         if error.connection_invalidated:
             raise DatabaseAwayError("the database closed the connection") from error
+        if getattr(error.orig, "sqlstate", None) in _WRONG_SCHEMA:
+            raise DatabaseAwayError(
+                "the schema is not the one this program needs: run `hybridmed db upgrade`"
+            ) from error
         raise
 
 

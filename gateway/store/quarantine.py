@@ -12,6 +12,9 @@ from sqlalchemy.engine import Connection
 from gateway.store.engine import insert_ignore
 from gateway.store.tables import quarantine
 
+FOLDER = "quarantine/"
+"""How the paths of all quarantined files begin."""
+
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedFile:
@@ -35,3 +38,18 @@ def list_quarantined(connection: Connection, *, limit: int = 100) -> Sequence[Qu
     columns = [quarantine.c[field.name] for field in fields(QuarantinedFile)]
     query = sa.select(*columns).order_by(quarantine.c.quarantined_at.desc(), quarantine.c.id.desc()).limit(limit)
     return [QuarantinedFile(**row._mapping) for row in connection.execute(query)]
+
+
+def is_quarantined(connection: Connection, path: str) -> bool:
+    """Say whether a file is listed."""
+    return connection.scalar(sa.select(quarantine.c.id).where(quarantine.c.path == path)) is not None
+
+
+def count_quarantined(connection: Connection) -> int:
+    """Return how many files are listed."""
+    return connection.scalar(sa.select(sa.func.count()).select_from(quarantine)) or 0
+
+
+def remove_quarantined(connection: Connection, path: str) -> None:
+    """Take a file from the list."""
+    connection.execute(sa.delete(quarantine).where(quarantine.c.path == path))

@@ -156,12 +156,6 @@ def list_study_uids(connection: Connection, which: StudyFilter) -> list[str]:
     return list(connection.scalars(query.order_by(study.c.last_received_at, study.c.study_instance_uid)))
 
 
-def count_studies(connection: Connection, which: StudyFilter | None = None) -> int:
-    """Return how many studies a filter takes."""
-    query = sa.select(sa.func.count()).select_from(study).where(*_conditions(which or StudyFilter()))
-    return connection.scalar(query) or 0
-
-
 def list_series(connection: Connection, study_instance_uid: str) -> list[SeriesRow]:
     """Return the series of a study that have current instances, by number and UID."""
     own = sa.exists().where(

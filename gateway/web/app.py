@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 from gateway.errors import GatewayError
+from gateway.place import place
 from gateway.services import Counters
 from gateway.store import Store
 from gateway.web.auth import Access, AccessMiddleware
@@ -92,5 +93,5 @@ async def _away(_request: Request, error: Exception) -> Response:
 
 
 async def _failed(_request: Request, error: Exception) -> Response:
-    log.error("web.failed", error=type(error).__name__)
+    log.error("web.failed", error=type(error).__name__, place=place(error))
     return _json({"error": "the server failed; its log says more"}, 500)

@@ -40,12 +40,10 @@ class Access:
         SHA-256 of each token, in hexadecimal.
     """
 
-    mode: Literal["none", "token", "oidc"]
+    mode: Literal["none", "token"]
     token_digests: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if self.mode == "oidc":
-            raise ConfigurationError("auth = oidc is not offered by this version: set HYBRIDMED_AUTH=token")
         if self.mode == "token" and not self.token_digests:
             raise ConfigurationError("auth = token needs HYBRIDMED_TOKENS: the SHA-256 digests of the tokens")
         if any(_DIGEST.fullmatch(digest.lower()) is None for digest in self.token_digests):

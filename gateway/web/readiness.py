@@ -18,6 +18,7 @@ from gateway.errors import GatewayError
 from gateway.job import State as JobState
 from gateway.services import GONE_S
 from gateway.store import Store
+from gateway.store.quarantine import count_quarantined
 from gateway.store.services import ServiceBeat, list_services
 from gateway.store.tables import delivery, job
 
@@ -88,7 +89,7 @@ class ReadinessCheck:
         try:
             with self._store.read() as connection:
                 services = list_services(connection, now - timedelta(seconds=GONE_S))
-                lists = [_dead_part(connection), _delivery_part(connection)]
+                lists = [_dead_part(connection), _quarantine_part(connection), _delivery_part(connection)]
         except GatewayError as error:
             return Readiness([Part("database", "down", str(error)), *parts])
         roles = [_role_part(name, services, is_needed=True) for name in NEEDED_ROLES]
@@ -138,6 +139,14 @@ def _dead_part(connection: Connection) -> Part:
     if dead:
         return Part("dead jobs", "degraded", f"{dead} on the dead list: hybridmed dead list", is_needed=False)
     return Part("dead jobs", "ready", is_needed=False)
+
+
+def _quarantine_part(connection: Connection) -> Part:
+    quarantined = count_quarantined(connection)
+    if quarantined:
+        reason = f"{quarantined} files could not be indexed: hybridmed dead list"
+        return Part("quarantine", "degraded", reason, is_needed=False)
+    return Part("quarantine", "ready", is_needed=False)
 
 
 def _delivery_part(connection: Connection) -> Part:

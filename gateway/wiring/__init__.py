@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import sqlalchemy as sa
 import structlog
 
 from gateway.config import Settings, load_settings
-from gateway.errors import DatabaseAwayError
+from gateway.errors import ConfigurationError, DatabaseAwayError
 from gateway.services import Counters, Heartbeat, Role
 from gateway.store import Store, open_store, schema
 from inference.bundle import Bundle, default_bundle_dir
@@ -25,8 +26,20 @@ log = structlog.get_logger()
 
 
 def open_settings_store(settings: Settings) -> Store:
-    """Open the settings' database without looking at its schema."""
-    return open_store(settings.sqlalchemy_url, settings.data_dir)
+    """Open the settings' database without looking at its schema; ConfigurationError names the setting to correct.
+
+    No sentence holds the URL, nor what a library says of it: there may be a password in it.
+    """
+    try:
+        return open_store(settings.sqlalchemy_url, settings.data_dir)
+    except OSError as error:
+        advice = "set HYBRIDMED_DATA_DIR to a folder that this user may write"
+        raise ConfigurationError(f"the data folder {settings.data_dir}: {error.strerror}; {advice}") from error
+    except ModuleNotFoundError as error:
+        advice = "HYBRIDMED_DATABASE_URL takes sqlite:///… and postgresql://…"
+        raise ConfigurationError(f"{advice}; the driver {error.name} is not installed") from error
+    except (sa.exc.ArgumentError, ValueError) as error:
+        raise ConfigurationError("HYBRIDMED_DATABASE_URL is not sqlite:///… or postgresql://…") from error
 
 
 @contextmanager

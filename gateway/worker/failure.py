@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import errno
-import traceback
-from pathlib import Path
 
-import gateway
-import inference
 from gateway.errors import GatewayError
+from gateway.place import place
 from inference.errors import InferenceError
 
-_OWN = (Path(gateway.__file__).resolve().parent, Path(inference.__file__).resolve().parent)
 _PASSING = {
     errno.EAGAIN,
     errno.EBUSY,
@@ -48,14 +44,3 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{name}: {error.strerror}"
     return f"{name} in {place(error)}"
-
-
-def place(error: Exception) -> str:
-    """Return the innermost line of our own code that the error passed through, else of any."""
-    frames = traceback.extract_tb(error.__traceback__)
-    for frame in reversed(frames):
-        path = Path(frame.filename)
-        package = next((root for root in _OWN if path.is_relative_to(root)), None)
-        if package is not None:
-            return f"{path.relative_to(package.parent).as_posix()}:{frame.lineno}"
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"

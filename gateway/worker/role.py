@@ -18,14 +18,15 @@ import structlog
 
 from gateway.broker import Broker, Received
 from gateway.config import Destination
-from gateway.errors import DatabaseAwayError, LeaseLostError, ServiceAwayError
+from gateway.errors import ConfigurationError, DatabaseAwayError, GatewayError, LeaseLostError, ServiceAwayError
 from gateway.job import Claim, retry_delay
 from gateway.lease import Lease, LeaseKeeper
+from gateway.place import place
 from gateway.services import Heartbeat
 from gateway.store import Store, jobs
 from gateway.store.results import forgive_attempt
 from gateway.worker.execution import Execution, Made, Prepared
-from gateway.worker.failure import describe, may_pass, place
+from gateway.worker.failure import describe, may_pass
 from gateway.worker.files import remove_unused
 from gateway.worker.model import FindModel, Limits, Renderers
 
@@ -103,12 +104,15 @@ class Worker:
         with self._keeper, ThreadPoolExecutor(max_workers=1, thread_name_prefix="infer") as device:
             present: Future[None] | None = None
             upcoming: tuple[_InHand, Prepared] | None = None
+            looks_ahead = True
             while not stop.is_set():
                 if present is not None and present.done():
                     present = present.result()  # raises what only a defect of this loop can raise
                 if present is None and upcoming is not None:
+                    # A job that killed its worker before may do so again: it takes no other along.
+                    looks_ahead = upcoming[0].claim.attempt == 1
                     present, upcoming = device.submit(self._complete, *upcoming), None
-                if upcoming is None:
+                if upcoming is None and (present is None or looks_ahead):
                     upcoming = self._take(_IDLE_S if present is None else _BUSY_S)
                 elif present is not None:
                     wait([present], timeout=_BUSY_S)
@@ -119,7 +123,7 @@ class Worker:
         """Claim and prepare the next job; None where there is none, or where it ended at once."""
         try:
             received = self._broker.receive(timeout_s)
-        except ServiceAwayError as error:
+        except (ServiceAwayError, ConfigurationError) as error:
             self._away("queue", error)
             return None
         self._heartbeat.recovered("queue")
@@ -235,7 +239,7 @@ class Worker:
         if removed:
             log.info("results.unused_removed", count=removed)
 
-    def _away(self, part: str, error: ServiceAwayError) -> None:
+    def _away(self, part: str, error: GatewayError) -> None:
         log.warning("work.away", part=part, reason=str(error))
         self._heartbeat.degraded(part, str(error))
         self._stop.wait(_AWAY_S)

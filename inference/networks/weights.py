@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor, nn
 
 from inference.bundle import Bundle
 from inference.errors import BundleError
 from inference.networks.hybridmednet import HybridMedNet, HybridMedNetConfig
 
 KIND = "hybridmednet"
+_SCALE = ".scale"
+_LARGEST = 127
+"""Symmetric: -128 is not used."""
 
 
 def build_network(bundle: Bundle) -> HybridMedNet:
@@ -47,6 +52,8 @@ def load_network(bundle: Bundle, device: torch.device) -> HybridMedNet:
     network = build_network(bundle)
     try:
         state = load_file(bundle.weights_path)
+        if bundle.encoding == "int8":
+            state = _dequantised(state)
         network.load_state_dict({name: tensor.to(network.state_dict()[name].dtype) for name, tensor in state.items()})
     except (SafetensorError, OSError, RuntimeError, KeyError) as error:
         raise BundleError(f"{bundle.weights_path}: does not fit the network of bundle.toml: {error}") from error
@@ -60,3 +67,54 @@ def save_weights(network: HybridMedNet, file: Path) -> None:
         for name, tensor in network.state_dict().items()
     }
     file.write_bytes(save(state))
+
+
+def save_quantised_weights(network: HybridMedNet, file: Path) -> None:
+    """Write the weights of convolutions and linear layers as int8 with their scales, other numbers as float16."""
+    matrices = {
+        f"{name}.weight" for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)
+    }
+    state: dict[str, Tensor] = {}
+    for name, tensor in network.state_dict().items():
+        values = tensor.detach().cpu().contiguous()
+        if name in matrices:
+            state[name], state[name + _SCALE] = quantise(values)
+        else:
+            state[name] = values.half() if values.is_floating_point() else values
+    file.write_bytes(save(state))
+
+
+def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Round each output channel to 255 levels, evenly spaced around zero.
+
+    Parameters
+    ----------
+    weight
+        (O, ...) float32.
+
+    Returns
+    -------
+    (O, ...) int8, and (O,) float32 scales; their product differs from `weight` by at most half a scale.
+    """
+    scale = weight.abs().flatten(1).amax(dim=1) / _LARGEST  # (O,)
+    scale = scale.clamp_min(torch.finfo(scale.dtype).tiny)
+    levels = (weight / _along(scale, weight)).round().clamp(-_LARGEST, _LARGEST)
+    return levels.to(torch.int8), scale
+
+
+def dequantise(levels: Tensor, scale: Tensor) -> Tensor:
+    """Return the (O, ...) float32 weights of (O, ...) int8 levels and their (O,) scales."""
+    return levels.float() * _along(scale, levels)
+
+
+def _along(scale: Tensor, weight: Tensor) -> Tensor:
+    return scale.view(-1, *[1] * (weight.ndim - 1))  # (O, 1, ...)
+
+
+def _dequantised(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state with each pair of levels and scales as one matrix; KeyError where a scale is missing."""
+    return {
+        name: dequantise(tensor, state[name + _SCALE]) if tensor.dtype == torch.int8 else tensor
+        for name, tensor in state.items()
+        if not name.endswith(_SCALE)
+    }

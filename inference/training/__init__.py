@@ -9,5 +9,6 @@ calibration.py   a temperature per level
 scores.py        accuracy, AUC, Dice, calibration error (numpy)
 evaluation.py    a bundle on its validation groups, and the aspect-only baseline
 figures.py       figures into bundle.toml
+compression.py   a bundle with int8 weights, kept where it answers as well
 run.py           train, evaluate, calibrate: what the command line calls
 """

@@ -41,7 +41,7 @@ def _maker(home: Path, services: Callable[[], dict[str, str]], *, upgrades: bool
     made: list[GatewayProcess] = []
 
     def make(*, toml: str = "", roles: str = "", **env: str) -> GatewayProcess:
-        gateway = GatewayProcess(home / f"gateway{len(made)}", toml=toml, roles=roles, **services(), **env)
+        gateway = GatewayProcess(home / f"gateway{len(made)}", toml=toml, roles=roles, **{**services(), **env})
         made.append(gateway)
         if upgrades:
             upgraded = gateway.cli("db", "upgrade")

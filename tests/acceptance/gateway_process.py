@@ -137,6 +137,10 @@ class GatewayProcess:
         self._wait(all_done, timeout_s, f"{count} finished jobs")
         return list(self.json("jobs", "list", "--limit", "1000"))
 
+    def wait_for_running_job(self, timeout_s: float = RESULT_TIMEOUT_S) -> None:
+        """Wait until a worker holds a job."""
+        self._wait(lambda: "running" in self._states("SELECT state FROM job"), timeout_s, "a running job")
+
     def wait_for_studies(self, count: int, timeout_s: float = RESULT_TIMEOUT_S) -> list[dict[str, Any]]:
         """Wait until so many studies are past receiving, and return the studies."""
 

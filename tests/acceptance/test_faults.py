@@ -40,19 +40,24 @@ def test_killed_roles_lose_and_double_nothing(
     files = _make_instances(real_data, tmp_path / "load")
     acknowledged: set[str] = set()
     is_done = threading.Event()
-    killer = threading.Thread(target=_kill_at_random, args=(gateway, is_done, random.Random(20261121)))
+    killed: list[str] = []
+    killer = threading.Thread(target=_kill_at_random, args=(gateway, is_done, random.Random(20261121), killed))
     killer.start()
+    xray_studies = {_study(file) for file in files if _modality(file) == "DX"}
 
     try:
         _send_until_acknowledged(gateway, files, acknowledged)
     finally:
         is_done.set()
         killer.join()
-    xray_studies = {_study(file) for file in files if _modality(file) == "DX"}
+    # The work begins when the studies are complete: a worker that holds a job is killed now, and a dispatcher.
+    gateway.wait_for_running_job()
+    killed += [gateway.kill_role("work") and "busy work", gateway.kill_role("dispatch") and "dispatch"]
     gateway.wait_for_studies(len({_study(file) for file in files}))
     jobs = gateway.wait_for_jobs(len(xray_studies))
     gateway.wait_for_deliveries()
 
+    assert {"receive", "work", "busy work", "dispatch"} <= set(killed)
     assert acknowledged == {_sop(file) for file in files}
     assert len(gateway.stored_files()) == INSTANCES
     done = Counter(job["study_instance_uid"] for job in jobs if job["state"] == "done")
@@ -185,15 +190,17 @@ def _send_once(gateway: GatewayProcess, files: Sequence[Path], acknowledged: set
         association.abort()
 
 
-def _kill_at_random(gateway: GatewayProcess, is_done: threading.Event, dice: random.Random) -> None:
+def _kill_at_random(gateway: GatewayProcess, is_done: threading.Event, dice: random.Random, killed: list[str]) -> None:
     for role in ("receive", "work", "dispatch", "receive", "work", "receive"):
-        if is_done.wait(dice.uniform(0.5, 3)):
+        if is_done.wait(dice.uniform(0.5, 2)):
             return
         gateway.kill_role(role)
+        killed.append(role)
 
 
 def _is_degraded(gateway: GatewayProcess, part: str) -> bool:
-    return part in httpx.get(gateway.url + "/readyz", timeout=10, trust_env=False).text
+    ready = httpx.get(gateway.url + "/readyz", timeout=30, trust_env=False).json()
+    return bool(ready["parts"][part]["state"] != "ready")
 
 
 def _header(file: Path) -> pydicom.Dataset:

@@ -13,7 +13,13 @@ from tests.acceptance.gateway_process import GatewayProcess
 from tests.services.process import LOOPBACK
 from tests.studies import RealData
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore::UserWarning"),  # pydicom, of files that are odd on purpose
+    # pynetdicom drops the socket of a refused association without closing it.
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
 
 
 def test_each_odd_file_is_stored_or_refused_with_a_status(make_embedded: MakeGateway, real_data: RealData) -> None:
@@ -24,22 +30,23 @@ def test_each_odd_file_is_stored_or_refused_with_a_status(make_embedded: MakeGat
 
     answers = {file: _send_one(gateway, file) for file in real_data.studies()["odd"]}
     stored = {file for file, status in answers.items() if status == 0}
+    pid_afterwards = gateway.role_pid("receive")
     gateway.stop()
     gateway.start()
 
-    assert pid
+    assert pid_afterwards == pid
     assert len(stored) > len(answers) / 2, answers
     assert None not in answers.values(), [file.name for file, status in answers.items() if status is None]
     distinct = {(header.SOPInstanceUID, _bytes(file)) for file in stored if (header := _header(file)) is not None}
     indexed = gateway.json("studies", "list", "--limit", "1000")
     assert len(gateway.stored_files()) == len(distinct)
-    assert sum(len(_instances(gateway, study["study_instance_uid"])) for study in indexed) > 0
+    current = {header.SOPInstanceUID for file in stored if (header := _header(file)) is not None}
+    assert sum(_instance_count(gateway, study["study_instance_uid"]) for study in indexed) == len(current)
     assert gateway.json("dead", "list") == []
 
 
-def _instances(gateway: GatewayProcess, study: str) -> list[object]:
-    series = gateway.json("studies", "show", study)["series"]
-    return [one for one in series for _ in range(one["instance_count"])]
+def _instance_count(gateway: GatewayProcess, study: str) -> int:
+    return sum(one["instance_count"] for one in gateway.json("studies", "show", study)["series"])
 
 
 def _header(file: Path) -> Dataset | None:
@@ -70,7 +77,7 @@ def _send_one(gateway: GatewayProcess, file: Path) -> int | None:
     try:
         status = association.send_c_store(file)
         return int(status.Status) if status else None
-    except (ValueError, AttributeError):  # pynetdicom itself cannot offer it
+    except (ValueError, AttributeError, NameError):  # pynetdicom itself stumbles over the file and sends nothing
         return 0x0110
     finally:
         association.release()

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from gateway.store import Store, open_store
+from tests.training import chests, tiny_bundle, trained
+
+__all__ = ["chests", "tiny_bundle", "trained"]
 
 
 @pytest.fixture

@@ -102,6 +102,18 @@ def test_a_refusal_without_a_list_is_a_refusal(objects: list[Outgoing], status: 
         StowSender(address, 5).send(objects)
 
 
+@pytest.mark.parametrize("answer", [{"00081198": []}, {"00081198": {"Value": ["x"]}}, [7], {"00081198": {"Value": 5}}])
+def test_an_answer_that_is_no_dicom_json_is_a_refusal_or_nothing(objects: list[Outgoing], answer: object) -> None:
+    """A server that answers nonsense ends no thread: it is told as a refusal, or taken as the success it claims."""
+    with _server(200, answer) as address:
+        try:
+            StowSender(address, 5).send(objects)
+        except DeliveryError as error:
+            assert "JSON" in str(error)
+        else:
+            assert answer == [7]
+
+
 def test_silence_and_closed_ports_may_pass(objects: list[Outgoing]) -> None:
     """After the time limit, and at once."""
     with silent_peer() as port, pytest.raises(DestinationAwayError):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
 import sqlalchemy as sa
 from pydicom.dataset import Dataset
 
+from gateway.association import Limits, Listening, Receiver
 from gateway.header import read_header
 from gateway.indexer import Arrival, Indexer
 from gateway.services import Counters, Heartbeat
 from gateway.spool import DiskLimits, Origin, Spool
 from gateway.store import Store
 from gateway.store.instances import ClosedAssociation, OpenedAssociation
+from gateway.store.quarantine import QuarantinedFile, add_quarantined
 from gateway.store.tables import association, quarantine
 from tests.receiving import EXPLICIT, encoded, image, kept_files, rows, spooled_files
 
@@ -84,3 +88,69 @@ def test_files_stay_in_the_spool_when_the_end_comes_without_a_database(local_sto
     assert not indexer.is_drained
     assert [path.name for path in spooled_files(local_store)] == ["a1_1.dcm"]
     assert rows(local_store) == []
+
+
+def test_a_refused_quarantine_is_tried_again(local_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database refuses the instance and then, once, the row of its quarantine: the thread goes on."""
+    heartbeat = Heartbeat(local_store, "receive", Counters())
+    refusals = [sa.exc.DataError("insert", {}, ValueError("Doe^Jane"))]
+    reasons: list[str] = []
+
+    def add(connection: sa.Connection, row: QuarantinedFile) -> None:
+        if refusals:
+            raise refusals.pop()
+        add_quarantined(connection, row)
+
+    monkeypatch.setattr("gateway.indexer.add_quarantined", add)
+    monkeypatch.setattr(heartbeat, "degraded", lambda _part, reason: reasons.append(reason))
+    with Spool(local_store.data_dir, "s1", NO_LIMIT) as spool:
+        bad, good = _arrival(spool, image(), 1), _arrival(spool, image(), 2)
+        broken = replace(bad, header=replace(bad.header, transfer_syntax_uid=None))  # type: ignore[arg-type] # on purpose
+        with Indexer(local_store, heartbeat) as indexer:
+            indexer.submit(broken)
+            indexer.submit(good)
+            while spooled_files(local_store) and indexer.is_alive:
+                threading.Event().wait(0.05)
+    with local_store.read() as connection:
+        listed = connection.execute(sa.select(quarantine.c.path)).scalars().all()
+
+    assert reasons == ["DataError"]
+    assert listed == ["quarantine/a1_1.dcm"]
+    assert len(rows(local_store)) == 1
+    assert indexer.is_drained
+
+
+def test_text_that_the_driver_cannot_encode_goes_to_quarantine(local_store: Store) -> None:
+    """A lone surrogate raises in the driver itself, past SQLAlchemy's classes: put aside like what is refused."""
+    heartbeat = Heartbeat(local_store, "receive", Counters())
+
+    with Spool(local_store.data_dir, "s1", NO_LIMIT) as spool:
+        bad = _arrival(spool, image(), 1)
+        broken = replace(bad, header=replace(bad.header, transfer_syntax_uid="\ud800"))
+        with Indexer(local_store, heartbeat) as indexer:
+            indexer.submit(broken)
+    with local_store.read() as connection:
+        reason = connection.execute(sa.select(quarantine.c.reason)).scalar_one()
+
+    assert "UnicodeEncodeError" in reason
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_receiver_does_not_outlive_its_indexer(local_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unforeseen error ends the indexer's thread: the role ends too, its folder left for the next start."""
+
+    def fail(*_: object) -> None:
+        raise LookupError
+
+    monkeypatch.setattr("gateway.indexer.open_associations", fail)
+    heartbeat = Heartbeat(local_store, "receive", Counters())
+    indexer = Indexer(local_store, heartbeat)
+    monkeypatch.setattr("gateway.association.Indexer", lambda *_: indexer)
+    indexer.submit(OpenedAssociation("a1", heartbeat.service_id, "CT1", "HYBRIDMED", NOON))
+    receiver = Receiver(local_store, Listening("HYBRIDMED", "127.0.0.1", 0), Limits(drain_s=1), heartbeat)
+
+    with pytest.raises(RuntimeError, match="indexer"):
+        receiver.run(threading.Event())
+
+    assert not indexer.is_drained
+    assert (local_store.data_dir / "incoming" / heartbeat.service_id).is_dir()

@@ -17,8 +17,8 @@ from tests.working import add_job
 MINUTE = timedelta(minutes=1)
 
 
-def _done_job(store: Store, *destinations: str, at: datetime = NOON) -> str:
-    job_id = add_job(store, "1.2.3", to=destinations)
+def _done_job(store: Store, *destinations: str, at: datetime = NOON, study: str = "1.2.3") -> str:
+    job_id = add_job(store, study, to=destinations)
     with store.write() as connection:
         claim = jobs.claim(connection, job_id, "w1", at + timedelta(days=3650), 60)
         assert claim is not None
@@ -84,6 +84,23 @@ def test_a_renewed_lease_is_not_taken(store: Store) -> None:
     assert _claim(store, at=NOON + MINUTE + timedelta(seconds=30)) is None
 
 
+def test_one_that_makes_its_peer_abort_goes_behind_the_others(store: Store) -> None:
+    """What comes after it is sent all the same, instead of waiting for it for ever."""
+    with store.write() as connection:
+        add_study(connection, "1.2.4")
+    first = _done_job(store, "PACS")
+    second = _done_job(store, "PACS", study="1.2.4", at=NOON + MINUTE)
+    claim = _claim(store, at=NOON + 2 * MINUTE)
+    assert claim is not None
+    with store.write() as connection:
+        deliveries.put_back(connection, claim, NOON + 2 * MINUTE, "the association was aborted")
+
+    following = _claim(store, at=NOON + 3 * MINUTE)
+
+    assert following is not None
+    assert (claim.job_id, following.job_id) == (first, second)
+
+
 def test_destinations_are_apart(store: Store) -> None:
     """What one destination's thread claims is never another's."""
     _done_job(store, "PACS", "WEB")
@@ -102,7 +119,7 @@ def test_a_refusal_counts_and_an_absence_does_not(store: Store) -> None:
         claim = _claim(store)
         assert claim is not None
         with store.write() as connection:
-            deliveries.put_back(connection, claim, "no connection")
+            deliveries.put_back(connection, claim, NOON, "no connection")
     claim = _claim(store)
     assert claim is not None
     with store.write() as connection:

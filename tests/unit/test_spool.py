@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import resource
 import signal
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 from pydicom.uid import generate_uid
 
 from gateway.errors import OutOfResourcesError
-from gateway.spool import DiskLimits, Origin, Spool, orphans, reread
+from gateway.spool import DiskLimits, Origin, Spool, make_folder, orphans, reread
 from tests.receiving import CT, EXPLICIT, encoded, image
 
 NO_LIMIT = DiskLimits(0, 1 << 40)
@@ -132,3 +133,31 @@ def test_only_the_folders_of_the_dead_are_orphans(tmp_path: Path) -> None:
     assert again == []
     assert names == ["a1_1.dcm"]
     assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_the_name_of_incoming_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data folder itself is synced once `incoming` is made in it, and not again for the next process."""
+    synced: list[int] = []
+    really = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        really(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for service_id in ("s1", "s2"):
+        with Spool(tmp_path, service_id, NO_LIMIT):
+            pass
+
+    assert synced.count(tmp_path.stat().st_ino) == 1
+
+
+def test_a_made_folder_is_durable_at_every_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each folder that got a new name in it is synced, the data folder too."""
+    synced: list[Path] = []
+    monkeypatch.setattr("gateway.spool.sync_folder", synced.append)
+
+    make_folder(tmp_path / "instances" / "ab")
+    make_folder(tmp_path / "instances" / "cd")
+
+    assert synced == [tmp_path, tmp_path / "instances", tmp_path / "instances"]
