@@ -24,20 +24,26 @@ lists.add_to(app)
 bundles.add_to(app)
 
 
-@app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
         out.print(gateway.__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take the options of the root command; the version's callback has answered by now."""
 
 
 def main() -> None:
     """Run the command line; the exit code tells what kind of failure it was."""
     configure_logging(level="WARNING")  # to standard error, so that standard output is the answer alone
     try:
-        app()
+        typer.main.get_command(app)()  # not app(): that would put a traceback with messages back in place
     except GatewayError as error:
         print_error("hybridmed:", error)
         sys.exit(error.exit_code)

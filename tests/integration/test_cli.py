@@ -4,11 +4,20 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from gateway.cli.app import app
+from gateway.doctor import _check_dicomweb, _check_lists
+from gateway.errors import ConfigurationError
+from gateway.store import Store
+from gateway.store.quarantine import QuarantinedFile, add_quarantined
 from tests.services.process import free_port
+from tests.stores import NOON, add_study
 from tests.studies import REPOSITORY, RealData
 
 
@@ -111,13 +120,50 @@ def test_doctor_names_what_is_away_and_what_to_do(data_dir: Path) -> None:
 
     checks = {check["part"]: check for check in json.loads(ended.stdout)}
     assert ended.returncode == 1
-    assert checks["database (sqlite)"]["verdict"] == "failed"  # empty as yet, with the command that mends it
+    assert checks["database (sqlite)"]["verdict"] == "warning"  # empty as yet: the first start makes it
     assert "db upgrade" in checks["database (sqlite)"]["advice"]
     assert checks["data folder"]["verdict"] == "ok"
     assert checks["broker"]["verdict"] == "failed"
     assert checks["destination PACS"]["verdict"] == "failed"
     assert all(check["advice"] for check in checks.values() if check["verdict"] != "ok")
     assert "secret-word" not in ended.stdout + ended.stderr
+
+
+def test_doctor_names_a_data_folder_that_cannot_be_made(data_dir: Path) -> None:
+    """A file where the folder should be is a failed check that names the setting; other commands end with 2."""
+    data_dir.write_text("a file")
+    environment = {"HYBRIDMED_CONFIG": os.devnull, "HYBRIDMED_DATA_DIR": str(data_dir)}
+
+    examined = CliRunner().invoke(app, ["doctor", "--json"], env=environment)
+    listed = CliRunner().invoke(app, ["studies", "list"], env=environment)
+
+    (check,) = json.loads(examined.stdout)
+    assert (examined.exit_code, check["verdict"]) == (1, "failed")
+    assert "HYBRIDMED_DATA_DIR" in check["found"]
+    assert isinstance(listed.exception, ConfigurationError)
+
+
+def test_doctor_counts_the_files_that_could_not_be_indexed(sqlite_store: Store) -> None:
+    """Files in quarantine were answered with success: doctor says how many wait for somebody."""
+    with sqlite_store.write() as connection:
+        add_quarantined(connection, QuarantinedFile("quarantine/a1_1.dcm", 1, "no pixels", "CT1", NOON))
+
+    checks = {check.part: check for check in _check_lists(sqlite_store)}
+
+    assert checks["quarantine"].verdict == "warning"
+    assert checks["quarantine"].found.startswith("1 files")
+
+
+def test_a_named_study_without_a_job_ends_reprocess_with_1(sqlite_store: Store) -> None:
+    """A study that is still arriving gets no job: the reason is printed, and the exit code says so."""
+    with sqlite_store.write() as connection:
+        add_study(connection, "1.2.3", state="receiving")
+    environment = {"HYBRIDMED_CONFIG": os.devnull, "HYBRIDMED_DATA_DIR": str(sqlite_store.data_dir)}
+
+    ended = CliRunner().invoke(app, ["reprocess", "1.2.3", "--json"], env=environment)
+
+    assert ended.exit_code == 1
+    assert "still arriving" in json.loads(ended.stdout)[0]["reason"]
 
 
 def test_sending_to_nobody_ends_with_4(data_dir: Path, real_data: RealData) -> None:
@@ -153,3 +199,27 @@ def test_a_bundle_with_other_weights_is_refused_and_the_others_work(data_dir: Pa
     assert ended.returncode == 1
     assert "good cxr-pneumonia" in ended.stdout
     assert "broken" in ended.stderr
+
+
+def test_doctor_asks_a_dicomweb_destination_past_any_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As deliveries do: a proxy of the environment that does not answer changes nothing."""
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+
+    with HTTPServer(("127.0.0.1", 0), _Empty) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        check = _check_dicomweb("destination WEB", f"http://127.0.0.1:{server.server_port}/dicom-web")
+
+    assert check.verdict == "ok", check.found
+
+
+class _Empty(BaseHTTPRequestHandler):
+    """Answers every GET with 204."""
+
+    def do_GET(self) -> None:
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_arguments: object) -> None:
+        """Say nothing."""

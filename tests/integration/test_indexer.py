@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,15 +10,19 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 from pydicom.dataset import Dataset
+from typer.testing import CliRunner
 
 from gateway.association import Limits, Listening, Receiver
+from gateway.cli.app import app
+from gateway.errors import NotFoundError
 from gateway.header import read_header
 from gateway.indexer import Arrival, Indexer
+from gateway.quarantine import put_back
 from gateway.services import Counters, Heartbeat
-from gateway.spool import DiskLimits, Origin, Spool
+from gateway.spool import DiskLimits, Origin, Spool, orphans
 from gateway.store import Store
 from gateway.store.instances import ClosedAssociation, OpenedAssociation
-from gateway.store.quarantine import QuarantinedFile, add_quarantined
+from gateway.store.quarantine import QuarantinedFile, add_quarantined, count_quarantined, list_quarantined
 from gateway.store.tables import association, quarantine
 from tests.receiving import EXPLICIT, encoded, image, kept_files, rows, spooled_files
 
@@ -154,3 +159,48 @@ def test_a_receiver_does_not_outlive_its_indexer(local_store: Store, monkeypatch
 
     assert not indexer.is_drained
     assert (local_store.data_dir / "incoming" / heartbeat.service_id).is_dir()
+
+
+def test_a_quarantined_file_put_back_is_indexed(local_store: Store) -> None:
+    """By `dead retry`'s way back: off the list, adopted from `incoming/`, indexed; a call after a kill is harmless."""
+    heartbeat = Heartbeat(local_store, "receive", Counters())
+    with Spool(local_store.data_dir, "s1", NO_LIMIT) as spool:
+        arrival = _arrival(spool, image(), 9)
+        broken = replace(arrival, header=replace(arrival.header, transfer_syntax_uid=None))  # type: ignore[arg-type] # on purpose
+        with Indexer(local_store, heartbeat) as indexer:
+            indexer.submit(broken)
+    with local_store.read() as connection:
+        listed = list_quarantined(connection)[0]
+
+    put_back(local_store, listed.path)
+    with local_store.write() as connection:
+        add_quarantined(connection, listed)  # as a kill between rename and row leaves it
+    put_back(local_store, listed.path)
+    with Indexer(local_store, heartbeat) as indexer:
+        for orphan in orphans(local_store.data_dir):
+            indexer.submit(orphan)
+
+    with local_store.read() as connection:
+        assert count_quarantined(connection) == 0
+    assert len(rows(local_store)) == 1
+    assert spooled_files(local_store) == []
+    with pytest.raises(NotFoundError):
+        put_back(local_store, "quarantine/../hybridmed.db")
+
+
+def test_a_quarantined_file_named_to_dead_retry_goes_back(sqlite_store: Store) -> None:
+    """The command moves the file to a folder that any receiver adopts."""
+    kept = sqlite_store.data_dir / "quarantine" / "a1_9.dcm"
+    kept.parent.mkdir()
+    kept.write_bytes(b"bytes")
+    with sqlite_store.write() as connection:
+        add_quarantined(connection, QuarantinedFile("quarantine/a1_9.dcm", 5, "no pixels", "CT1", NOON))
+    environment = {"HYBRIDMED_CONFIG": os.devnull, "HYBRIDMED_DATA_DIR": str(sqlite_store.data_dir)}
+
+    ended = CliRunner().invoke(app, ["dead", "retry", "quarantine/a1_9.dcm"], env=environment)
+
+    assert ended.exit_code == 0, ended.output
+    (orphan,) = orphans(sqlite_store.data_dir)
+    assert [path.read_bytes() for path in orphan.files()] == [b"bytes"]
+    assert not kept.exists()
+    orphan.release()

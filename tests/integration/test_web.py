@@ -20,6 +20,7 @@ from gateway.errors import BrokerAwayError, ConfigurationError
 from gateway.report.summary import summarise
 from gateway.services import BEAT_S, Counters
 from gateway.store import Store, open_store
+from gateway.store.quarantine import QuarantinedFile, add_quarantined
 from gateway.store.services import ServiceBeat, beat
 from gateway.store.tables import artefact, delivery, job
 from gateway.web import HttpParts, WebRole, create_app
@@ -106,7 +107,7 @@ def test_not_ready_without_a_needed_role(store: Store, client: httpx.Client, mis
 
 
 def test_degraded_says_why(store: Store, client: httpx.Client) -> None:
-    """A troubled role, dead jobs and results held back: 200, degraded, each with its reason."""
+    """A troubled role, dead jobs, quarantined files and results held back: 200, degraded, each with its reason."""
     beating(store, "receive", "dispatch", "deliver")
     beating(store, "work", state="degraded", reason="broker: no answer")
     finished_study(store)
@@ -115,6 +116,7 @@ def test_degraded_says_why(store: Store, client: httpx.Client) -> None:
         row = {"job_id": sa.select(job.c.id).scalar_subquery(), "destination": "PACS", "state": "waiting"}
         times = {"available_at": cases.NOW, "created_at": cases.NOW}
         connection.execute(sa.insert(delivery).values(**row, **times, attempts=0, reason="refused"))
+        add_quarantined(connection, QuarantinedFile("quarantine/a.dcm", 1, "no pixels", "CT1", cases.NOW))
 
     answer = client.get("/readyz")
 
@@ -123,6 +125,7 @@ def test_degraded_says_why(store: Store, client: httpx.Client) -> None:
     assert answer.json()["state"] == "degraded"
     assert parts["role work"] == {"state": "degraded", "reason": "broker: no answer"}
     assert parts["dead jobs"]["reason"] == "1 on the dead list: hybridmed dead list"
+    assert parts["quarantine"]["reason"] == "1 files could not be indexed: hybridmed dead list"
     assert parts["deliveries"]["reason"] == "PACS: 1 in back-off"
 
 
@@ -307,7 +310,7 @@ def test_tokens(store: Store, serve: Serve) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "digests", "named"),
-    [("oidc", [], "HYBRIDMED_AUTH"), ("token", [], "HYBRIDMED_TOKENS"), ("token", ["secret"], "SHA-256")],
+    [("token", [], "HYBRIDMED_TOKENS"), ("token", ["secret"], "SHA-256")],
 )
 def test_access_that_cannot_work_is_refused_at_the_start(mode: str, digests: list[str], named: str) -> None:
     """The message names what to set, and not the token."""

@@ -6,6 +6,7 @@ import pytest
 
 from gateway.config import DicomAddress, Settings, load_settings
 from gateway.errors import ConfigurationError
+from gateway.wiring import open_settings_store
 
 SAMPLE = Path(__file__).resolve().parents[2] / "deploy" / "hybridmed.toml"
 
@@ -78,6 +79,11 @@ def test_destinations_from_tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         ("HYBRIDMED_AE_TITLE", "SEVENTEEN_LETTERS", "not an AE title"),
         ("HYBRIDMED_QUIET_S", "soon", "quiet_s"),
         ("HYBRIDMED_AUTH", "password", "auth"),
+        ("HYBRIDMED_AUTH", "oidc", "not offered by this version"),
+        ("HYBRIDMED_DESTINATIONS", "PACS=A@h:0", "a port is 1 to 65535"),
+        ("HYBRIDMED_DESTINATIONS", "PACS=A@h:65536", "a port is 1 to 65535"),
+        ("HYBRIDMED_RULES", '[{"name": "r", "match": {"description": "CT ("}}]', "'CT (' is not a regular expression"),
+        ("HYBRIDMED_RULES", '[{"name": "r", "match": {"tags": {"Modality": "["}}}]', "'[' is not a regular expression"),
     ],
 )
 def test_what_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
@@ -105,7 +111,8 @@ def test_a_public_address_needs_authentication_and_an_ae_list() -> None:
     with pytest.raises(ConfigurationError) as refused:
         load_settings(bind="0.0.0.0")  # noqa: S104 the very address that must be refused
 
-    assert "HYBRIDMED_AUTH" in str(refused.value)
+    assert "HYBRIDMED_AUTH=token" in str(refused.value)
+    assert "oidc" not in str(refused.value)
     assert "HYBRIDMED_ALLOWED_AES" in str(refused.value)
 
 
@@ -121,3 +128,29 @@ def test_token_digests_do_not_show_in_a_print(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("HYBRIDMED_TOKENS", "c0ffee")
 
     assert "c0ffee" not in repr(load_settings())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "secret-word",
+        "oracle+none://me:secret-word@h/x",
+        "mysql://me:secret-word@h/x",
+        "postgresql://me:secret-word@h:no/x",
+    ],
+)
+def test_a_database_url_that_cannot_be_used_is_named_without_its_password(url: str) -> None:
+    """No URL, no such dialect, a driver that is not installed, no port: the sentence names the setting alone."""
+    with pytest.raises(ConfigurationError) as refused:
+        open_settings_store(load_settings(database_url=url))
+
+    assert "HYBRIDMED_DATABASE_URL" in str(refused.value)
+    assert "secret-word" not in str(refused.value)
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """A file where a folder should be made: the sentence names the setting and the reason."""
+    (tmp_path / "file").touch()
+
+    with pytest.raises(ConfigurationError, match="HYBRIDMED_DATA_DIR"):
+        open_settings_store(load_settings(data_dir=tmp_path / "file" / "data"))
