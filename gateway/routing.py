@@ -60,7 +60,7 @@ def decide(
 
 
 def check_rules(rules: Sequence[Rule]) -> None:
-    """Raise ConfigurationError where a rule asks for a tag that does not exist; its patterns are checked as it is read."""
+    """Raise ConfigurationError where a rule asks for a tag that does not exist; patterns are checked as it is read."""
     for rule in rules:
         for name in rule.match.tags:
             try:
