@@ -47,11 +47,14 @@ def receive(store: Store, uid: str = UID, modality: str = "CT", count: int = 2, 
             add_instance(connection, uid, f"{uid}.1", f"{uid}.1.{number}")
 
 
-def make(store: Store, broker: Broker | None = None, rules: Sequence[Rule] = ()) -> Dispatcher:
+def make(
+    store: Store, broker: Broker | None = None, rules: Sequence[Rule] = (), heartbeat: Heartbeat | None = None
+) -> Dispatcher:
     """Make a dispatcher with two bundles and one destination."""
+    heartbeat = heartbeat or Heartbeat(store, "dispatch", Counters())
     router = Router(store, rules, (CT, MR), ("PACS",))
     times = DispatchTimes(quiet_s=QUIET_S, poll_s=0.05)
-    return Dispatcher(store, broker or MemoryBroker(), router, Heartbeat(store, "dispatch", Counters()), times=times)
+    return Dispatcher(store, broker or MemoryBroker(), router, heartbeat, times=times)
 
 
 def get_study(store: Store, uid: str = UID) -> studies.StudyRow:
@@ -298,7 +301,9 @@ def test_dispatching_goes_on_while_rabbitmq_is_away_and_all_arrives_afterwards(
     stop = threading.Event()
     options = RabbitOptions(reconnect=ReconnectPolicy(first_s=0.1, limit_s=0.5))
     brokers = [RabbitBroker(private_rabbitmq.url, "t", options) for _ in range(3)]
-    roles = [threading.Thread(target=make(store, broker).run, args=(stop,)) for broker in brokers[:2]]
+    beats = [Heartbeat(store, "dispatch", Counters()) for _ in range(2)]
+    dispatchers = [make(store, broker, heartbeat=beat) for broker, beat in zip(brokers[:2], beats, strict=True)]
+    roles = [threading.Thread(target=dispatcher.run, args=(stop,)) for dispatcher in dispatchers]
     receive(store, "1.1", announced_count=2)
     for role in roles:
         role.start()
@@ -309,6 +314,8 @@ def test_dispatching_goes_on_while_rabbitmq_is_away_and_all_arrives_afterwards(
     deadline = time.monotonic() + SOON_S
     reasons: set[str | None] = set()
     while time.monotonic() < deadline and (len(list_jobs(store)) < 3 or reasons in (set(), {None})):
+        for beat in beats:
+            beat.beat_now()
         with store.read() as connection:
             reasons = {beat.reason for beat in list_services(connection, NOON)}
         time.sleep(0.2)
