@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.doctor import Check
 
 log = structlog.get_logger()
+_TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 db_app = typer.Typer(help="The database.", no_args_is_help=True)
@@ -85,9 +86,8 @@ def reprocess(
     studies: Annotated[list[str] | None, typer.Argument(help="Study Instance UIDs.")] = None,
     bundle: Annotated[str | None, typer.Option(help="Run this bundle; what the routing chooses without it.")] = None,
     modality: Annotated[str | None, typer.Option(help="All studies with a series of this modality.")] = None,
-    since: Annotated[
-        datetime | None, typer.Option(help="All studies received since.", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
-    ] = None,
+    since: Annotated[datetime | None, typer.Option(help="All studies received since.", formats=_TIMES)] = None,
+    until: Annotated[datetime | None, typer.Option(help="Only studies received before.", formats=_TIMES)] = None,
     stat: Annotated[bool, typer.Option("--stat", help="Before routine work.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -104,6 +104,7 @@ def reprocess(
             uids=tuple(studies) if studies else None,
             modality=modality,
             received_since=since.astimezone(UTC) if since else None,
+            received_before=until.astimezone(UTC) if until else None,
         ),
         bundle=bundle,
         priority="stat" if stat else "routine",

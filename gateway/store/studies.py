@@ -111,6 +111,8 @@ class StudyFilter:
     """A series of this modality, our own results not counted."""
     received_since: datetime | None = None
     """Last instance received at this time or later."""
+    received_before: datetime | None = None
+    """Last instance received before this time."""
     uids: tuple[str, ...] | None = None
 
 
@@ -266,6 +268,8 @@ def _conditions(which: StudyFilter) -> Sequence[sa.ColumnElement[bool]]:
         conditions.append(study.c.state == which.state)
     if which.received_since is not None:
         conditions.append(study.c.last_received_at >= which.received_since)
+    if which.received_before is not None:
+        conditions.append(study.c.last_received_at < which.received_before)
     if which.uids is not None:
         conditions.append(study.c.study_instance_uid.in_(which.uids))
     if which.modality is not None:

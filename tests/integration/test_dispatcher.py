@@ -398,6 +398,7 @@ def test_reprocessing_takes_a_list_a_modality_or_a_time(store: Store) -> None:
     assert uids(uids=("1.1",)) == ["1.1"]
     assert uids(modality="MR") == ["1.2"]
     assert uids(received_since=NOON + timedelta(seconds=30)) == ["1.2"]
+    assert "1.2" not in uids(received_before=NOON + timedelta(seconds=30))
     with pytest.raises(NotFoundError, match="no study 9"):
         uids(uids=("1.1", "9"))
     with pytest.raises(NotFoundError, match="no bundle us-thyroid; installed: ct-lung, mr-hippocampus"):
