@@ -117,6 +117,7 @@ class StudyFilter:
 
 
 _STUDY_COLUMNS = [study.c[field.name] for field in fields(StudyRow)]
+_SERIES_COLUMNS = [series.c[field.name] for field in fields(SeriesRow) if field.name in series.c]
 _INSTANCE_COLUMNS = [instance.c[field.name] for field in fields(InstanceRow)]
 
 
@@ -171,14 +172,14 @@ def list_series(connection: Connection, study_instance_uid: str) -> list[SeriesR
     )
     query = (
         sa.select(
-            *series.c,
+            *_SERIES_COLUMNS,
             sa.func.count(instance.c.id).label("instance_count"),
             sa.func.max(instance.c.study_revision).label("newest_revision"),
             own.label("is_own"),
         )
         .join_from(series, instance, of_series)
         .where(series.c.study_instance_uid == study_instance_uid)
-        .group_by(*series.c)
+        .group_by(*_SERIES_COLUMNS)
         .order_by(series.c.series_number, series.c.series_instance_uid)
     )
     return [SeriesRow(**row._mapping) for row in connection.execute(query)]

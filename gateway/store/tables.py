@@ -73,6 +73,9 @@ study = sa.Table(
     sa.Column("first_received_at", UtcDateTime, nullable=False),
     sa.Column("last_received_at", UtcDateTime, nullable=False, index=True),
     sa.Column("completed_at", UtcDateTime),
+    sa.Column("suspicion", sa.Float),  # highest calibrated probability of a positive class among the current findings
+    sa.Index("ix_study_patient", "patient_id", "patient_id_issuer", "study_date"),
+    sa.Index("ix_study_urgency", "priority", "suspicion", "last_received_at"),
 )
 
 series = sa.Table(
@@ -86,6 +89,10 @@ series = sa.Table(
     sa.Column("series_number", sa.Integer),
     sa.Column("series_date", sa.String(8), nullable=False),
     sa.Column("series_time", sa.String(16), nullable=False),
+    sa.Column("performed_date", sa.String(8)),  # Performed Procedure Step Start Date (0040,0244)
+    sa.Column("performed_time", sa.String(16)),
+    sa.Column("requested_procedure_id", sa.String(64)),  # of the first Request Attributes item (0040,0275)
+    sa.Column("scheduled_step_id", sa.String(64)),
 )
 
 instance = sa.Table(
@@ -143,13 +150,14 @@ job = sa.Table(
     sa.Column("lease_owner", sa.String(64)),
     sa.Column("lease_expires_at", UtcDateTime),
     sa.Column("reason", sa.Text),  # why it waits, is not evaluable, dead or cancelled
-    sa.Column("requested_by", sa.String(16), nullable=False),  # dispatch | reprocess
+    sa.Column("requested_by", sa.String(16), nullable=False),  # dispatch | reprocess | verification | workitem
     sa.Column("algorithm", sa.JSON(none_as_null=True)),  # name, version, weights_digest of what ran
     sa.Column("summary", sa.JSON(none_as_null=True)),  # findings without voxels, for lists
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("started_at", UtcDateTime),
     sa.Column("finished_at", UtcDateTime),
     sa.Column("trace_context", sa.JSON(none_as_null=True)),  # W3C traceparent
+    sa.Column("verification", sa.JSON(none_as_null=True)),  # who verified the revision before, when, and what was said
     sa.UniqueConstraint("study_instance_uid", "bundle", "revision"),
     sa.Index("ix_job_claim", "state", "priority", "available_at"),
 )
@@ -182,7 +190,95 @@ artefact = sa.Table(
     sa.Column("digest", sa.String(64), nullable=False),
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
+    # As in the object, for queries; null in rows of earlier versions and of pictures.
+    sa.Column("modality", sa.String(16)),
+    sa.Column("series_number", sa.Integer),
+    sa.Column("series_description", sa.String(1024)),
+    sa.Column("series_date", sa.String(8)),
+    sa.Column("series_time", sa.String(16)),
+    sa.Column("instance_number", sa.Integer),
+    sa.Column("number_of_frames", sa.Integer),
+    sa.Column("rows", sa.Integer),
+    sa.Column("columns", sa.Integer),
     sa.UniqueConstraint("job_id", "kind", "ordinal", "variant"),
+)
+
+finding = sa.Table(
+    "finding",
+    metadata,
+    sa.Column("id", _BIG, primary_key=True, autoincrement=True),
+    sa.Column("job_id", sa.String(36), sa.ForeignKey("job.id"), nullable=False, index=True),
+    sa.Column("study_instance_uid", _UID, nullable=False, index=True),
+    sa.Column("bundle", sa.String(64), nullable=False),
+    sa.Column("ordinal", sa.Integer, nullable=False),  # which outcome of the job
+    sa.Column("tracking_id", sa.String(64), nullable=False),
+    sa.Column("level", sa.String(64), nullable=False),
+    sa.Column("name", sa.String(64), nullable=False),  # of the class that is the answer
+    sa.Column("probability", sa.Float, nullable=False),
+    sa.Column("is_positive", sa.Boolean, nullable=False),
+    sa.Column("is_current", sa.Boolean, nullable=False),  # of the latest done revision of its study and bundle
+    sa.Index("ix_finding_name", "name", "is_current", "probability"),
+)
+
+rejection = sa.Table(
+    "rejection",
+    metadata,
+    sa.Column("sop_instance_uid", _UID, primary_key=True),  # of the instance that is no longer shown; its file stays
+    sa.Column("study_instance_uid", _UID, nullable=False, index=True),
+    sa.Column("series_instance_uid", _UID, nullable=False),
+    sa.Column("code", sa.String(16), nullable=False),  # DCM: 113001, 113037, 113038, 113039 (CID 7011)
+    sa.Column("note_sop_instance_uid", _UID),  # of the IOCM rejection note
+    sa.Column("requested_by", sa.String(64), nullable=False),  # AE title, or 'web'
+    sa.Column("rejected_at", UtcDateTime, nullable=False),
+)
+
+commitment = sa.Table(
+    "commitment",
+    metadata,
+    sa.Column("id", _BIG, primary_key=True, autoincrement=True),
+    sa.Column("transaction_uid", _UID, nullable=False),  # (0008,1195)
+    sa.Column("calling_ae", _AE, nullable=False),
+    sa.Column("referenced", sa.JSON, nullable=False),  # [[SOP Class UID, SOP Instance UID], …]
+    sa.Column("state", sa.String(16), nullable=False),  # waiting | done | failed
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("available_at", UtcDateTime, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("finished_at", UtcDateTime),
+    sa.UniqueConstraint("calling_ae", "transaction_uid"),
+    sa.Index("ix_commitment_due", "state", "available_at"),
+)
+
+workitem = sa.Table(
+    "workitem",
+    metadata,
+    sa.Column("job_id", sa.String(36), sa.ForeignKey("job.id"), primary_key=True),
+    sa.Column("transaction_uid", _UID),  # of an external performer's claim (PS3.4 CC.2.1)
+    sa.Column("attributes", sa.JSON, nullable=False),  # DICOM JSON: what creator and performer wrote
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+)
+
+workitem_event = sa.Table(
+    "workitem_event",
+    metadata,
+    sa.Column("id", _BIG, primary_key=True, autoincrement=True),
+    sa.Column("job_id", sa.String(36), nullable=False, index=True),
+    sa.Column("kind", sa.String(32), nullable=False),  # PS3.4 table CC.2.4-1
+    sa.Column("content", sa.JSON, nullable=False),  # DICOM JSON of the event information
+    sa.Column("created_at", UtcDateTime, nullable=False, index=True),
+)
+
+workitem_subscription = sa.Table(
+    "workitem_subscription",
+    metadata,
+    sa.Column("id", _BIG, primary_key=True, autoincrement=True),
+    sa.Column("workitem_uid", _UID, nullable=False),  # or the well-known UID of the global subscription
+    sa.Column("subscriber_ae", _AE, nullable=False),
+    sa.Column("has_deletion_lock", sa.Boolean, nullable=False),
+    sa.Column("is_suspended", sa.Boolean, nullable=False),
+    sa.Column("last_event_id", _BIG, nullable=False),  # events up to it are told
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.UniqueConstraint("workitem_uid", "subscriber_ae"),
 )
 
 delivery = sa.Table(
