@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
 from pydicom._uid_dict import UID_dictionary
+from pydicom.uid import UID
 from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, build_context, evt
 from pynetdicom import _config as pynetdicom_config
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
+from gateway.dimse_service import DimseService, DirectService, dispatchers
 from gateway.errors import ConfigurationError
 from gateway.indexer import Indexer
 from gateway.services import Heartbeat
@@ -73,7 +77,7 @@ class Limits:
 
 
 class Receiver:
-    """The Storage SCP (PS3.4 annex B), with Verification.
+    """The Storage SCP (PS3.4 annex B), with Verification and whatever other services it is given.
 
     Parameters
     ----------
@@ -85,16 +89,31 @@ class Receiver:
         Sizes, counts and times.
     heartbeat
         Begun and ended by the caller; its service id names our associations.
+    services
+        Served over the same port; no two of them have a SOP class in common.
     """
 
     name = "receive"
 
-    def __init__(self, store: Store, listening: Listening, limits: Limits, heartbeat: Heartbeat) -> None:
+    def __init__(
+        self,
+        store: Store,
+        listening: Listening,
+        limits: Limits,
+        heartbeat: Heartbeat,
+        services: Sequence[DimseService | DirectService] = (),
+    ) -> None:
         self._store = store
         self._listening = listening
         self._limits = limits
         self._heartbeat = heartbeat
         self._storage_classes = storage_classes() | set(listening.private_storage_classes)
+        self._supported: dict[str, Collection[str]] = {
+            **dict.fromkeys(self._storage_classes | {VERIFICATION}, _TRANSFER_SYNTAXES),
+            **{uid: syntaxes for service in services for uid, syntaxes in service.contexts.items()},
+        }
+        self._direct = [service for service in services if isinstance(service, DirectService)]
+        self._handlers = dispatchers([service for service in services if not isinstance(service, DirectService)])
         self._services: dict[Association, StorageService] = {}
         self._is_listening = threading.Event()
         self._port = listening.port
@@ -140,7 +159,9 @@ class Receiver:
             self._drain()
 
     def _open(self, intake: Intake) -> StorageServer:
-        pynetdicom_config.LOG_HANDLER_LEVEL = "none"  # its handlers format every PDU for a log that nobody reads
+        # Its handlers would format every PDU, and every query's keys and answers, for a log that nobody reads.
+        pynetdicom_config.LOG_HANDLER_LEVEL = "none"
+        pynetdicom_config.LOG_REQUEST_IDENTIFIERS = pynetdicom_config.LOG_RESPONSE_IDENTIFIERS = False
         listening, limits = self._listening, self._limits
         ae = ApplicationEntity(listening.ae_title)
         ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
@@ -155,7 +176,7 @@ class Receiver:
         ae.add_supported_context(VERIFICATION)
 
         def new_service(association: Association) -> StorageService:
-            service = StorageService(association, intake)
+            service = StorageService(association, intake, self._direct)
             self._services[association] = service
             return service
 
@@ -170,6 +191,7 @@ class Receiver:
                     (evt.EVT_REJECTED, self._on_rejected),
                     (evt.EVT_RELEASED, self._on_released),
                     (evt.EVT_ABORTED, self._on_aborted),
+                    *self._handlers,
                 ],
                 request_handler=PeerHandler,
                 new_service=new_service,
@@ -221,7 +243,9 @@ class Receiver:
         """Support what is proposed in the order in which it is proposed, so that nothing is transcoded for our sake."""
         acceptor, requestor = event.assoc.acceptor, event.assoc.requestor
         proposed = requestor.primitive.presentation_context_definition_list if requestor.primitive is not None else []
-        acceptor.supported_contexts = supported_contexts(proposed, self._storage_classes)
+        acceptor.supported_contexts = supported_contexts(
+            proposed, self._supported, requestor.role_selection, self._storage_classes
+        )
 
     def _on_rejected(self, event: evt.Event) -> None:
         answer = event.assoc.acceptor.primitive
@@ -256,16 +280,30 @@ def storage_classes() -> frozenset[str]:
 
 
 def supported_contexts(
-    proposed: list[PresentationContext], storage_classes: frozenset[str] | set[str]
+    proposed: Sequence[PresentationContext],
+    supported: Mapping[str, Collection[str]],
+    roles: Mapping[UID, SCP_SCU_RoleSelectionNegotiation],
+    storage_classes: Collection[str],
 ) -> list[PresentationContext]:
     """Return what we support of what is proposed, transfer syntaxes in the order of the proposal.
 
     pynetdicom takes the first of the acceptor's transfer syntaxes that was proposed, so the order decides. An abstract
-    syntax that stands in several proposals gets their transfer syntaxes one after the other.
+    syntax that stands in several proposals gets their transfer syntaxes one after the other. Where the peer is to be
+    the SCP of a storage class only, for the sub-operations of its C-GET, what it takes uncompressed comes first: any
+    object can be sent so, and a compressed syntax fits only the objects that are stored in it.
     """
     orders: dict[str, dict[str, None]] = {}
     for context in proposed:
-        if context.abstract_syntax in storage_classes or context.abstract_syntax == VERIFICATION:
-            order = orders.setdefault(str(context.abstract_syntax), {})
-            order.update(dict.fromkeys(str(uid) for uid in context.transfer_syntax if uid in _TRANSFER_SYNTAXES))
-    return [build_context(uid, list(order)) for uid, order in orders.items() if order]
+        uid = str(context.abstract_syntax)
+        order = dict.fromkeys(str(one) for one in context.transfer_syntax if one in supported.get(uid, ()))
+        if order:
+            orders.setdefault(uid, {}).update(order)
+    contexts = []
+    for uid, order in orders.items():
+        role = roles.get(UID(uid))
+        is_to_receive = role is not None and bool(role.scp_role) and not role.scu_role
+        context = build_context(uid, sorted(order, key=lambda one: is_to_receive and UID(one).is_compressed))
+        if role is not None:  # SCP/SCU role selection, PS3.7 D.3.3.4: what we grant if it is asked for
+            context.scu_role, context.scp_role = True, uid in storage_classes
+        contexts.append(context)
+    return contexts

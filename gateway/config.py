@@ -169,16 +169,30 @@ class Settings(BaseSettings):
     """Seconds without a new instance after which a study is complete, once no association carries it."""
     destinations: Annotated[tuple[Destination, ...], NoDecode] = ()
     """`PACS=AET@host:port, WEB=https://…` or TOML tables."""
+    move_destinations: Annotated[tuple[DicomAddress, ...], NoDecode] = ()
+    """`AET@host:port, …`: whom C-MOVE may send to and storage commitment may answer, besides `destinations`."""
+    find_limit: Annotated[int, Field(ge=1)] = 10_000
+    """Answers to one C-FIND; where there are more, it ends with A700 after so many."""
     allowed_aes: Annotated[tuple[AETitle, ...], NoDecode] = ()
     """Calling AE titles that may send; empty: all (loopback only)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run."""
     bundle_dir: Path | None = None
     """Folder of further bundles, besides the shipped ones; a bundle of the same name replaces the shipped one."""
+    viewer_dir: Path | None = None
+    """Folder of the viewer (OHIF), for a place of its own, such as one made at image build; unset: `viewer` in the
+    data folder."""
     auth: Literal["none", "token"] = "none"
     """How HTTP callers prove who they are."""
     tokens: Annotated[tuple[str, ...], NoDecode] = Field(default=(), repr=False)
     """SHA-256 digests (hexadecimal) of the bearer tokens that `auth = "token"` takes."""
+    worklist_shows: Annotated[tuple[Literal["name", "id", "birth", "accession"], ...], NoDecode] = (
+        "name",
+        "id",
+        "birth",
+        "accession",
+    )
+    """Which of a patient's details the worklist and the studies' pages show."""
     private_storage_classes: Annotated[tuple[str, ...], NoDecode] = ()
     """UIDs of private Storage SOP classes to accept besides the standard ones."""
     max_associations: Annotated[int, Field(ge=1, le=1000)] = 64
@@ -195,6 +209,8 @@ class Settings(BaseSettings):
     """Largest instance accepted."""
     lease_s: Annotated[float, Field(gt=0)] = 60.0
     """How long a worker holds a job before it must renew; renewed at a third of it."""
+    workitem_lease_s: Annotated[float, Field(ge=60, le=7 * 86400)] = 3600.0
+    """How long an external performer (UPS) may be silent before its workitem is offered again."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
     """Tries of a job before it goes to the dead list."""
     retry_s: Annotated[float, Field(gt=0)] = 5.0
@@ -223,7 +239,7 @@ class Settings(BaseSettings):
         toml = TomlConfigSettingsSource(settings_cls, toml_file=os.environ.get("HYBRIDMED_CONFIG", CONFIG_FILE))
         return init_settings, env_settings, toml
 
-    @field_validator("allowed_aes", "private_storage_classes", "tokens", mode="before")
+    @field_validator("allowed_aes", "private_storage_classes", "tokens", "worklist_shows", mode="before")
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -236,6 +252,14 @@ class Settings(BaseSettings):
         if isinstance(value, dict):
             return tuple({"name": name, **_as_table(entry)} for name, entry in value.items())
         return value
+
+    @field_validator("move_destinations", mode="before")
+    @classmethod
+    def _parse_addresses(cls, value: object) -> object:
+        parts = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            return value
+        return tuple(DicomAddress.parse(part) if isinstance(part, str) else part for part in parts)
 
     @field_validator("auth", mode="before")
     @classmethod
@@ -272,9 +296,20 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def dicom_peers(self) -> dict[str, DicomAddress]:
+        """AE title -> address of every peer that we may open an association to; `move_destinations` win."""
+        results = [destination.dicom for destination in self.destinations]
+        return {peer.ae_title: peer for peer in (*results, *self.move_destinations) if peer is not None}
+
+    @property
     def sqlalchemy_url(self) -> str:
         """The database's URL, the embedded one by default."""
         return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'hybridmed.db'}"
+
+    @property
+    def viewer_folder(self) -> Path:
+        """Where the viewer lies, the data folder's own by default."""
+        return self.viewer_dir or self.data_dir / "viewer"
 
 
 def _parse_destination(text: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 GatewayError
 ├── ConfigurationError           settings do not add up; exit code 2
+├── InvalidQueryError            a query that cannot be answered as it stands; exit code 2, HTTP 400
 ├── NotFoundError                no such study, job, bundle or delivery; exit code 3, HTTP 404
 ├── ConflictError                the state does not allow it; exit code 1, HTTP 409
 ├── ServiceAwayError             a part we need is away; may pass; exit code 4, HTTP 503
@@ -13,6 +14,7 @@ GatewayError
 │   ├── OutOfResourcesError      0xA700 (PS3.4 table B.2-1)
 │   ├── DataSetMismatchError     0xA900
 │   └── CannotUnderstandError    0xC000
+├── WorkitemError                a request about a workitem; see gateway/workitem/refusal.py
 ├── DeliveryError                a destination refused an object for good; goes to the failed list
 └── LeaseLostError               another worker holds the job now; drop what was made
 """
@@ -35,6 +37,13 @@ class ConfigurationError(GatewayError):
     """Settings do not add up; the message says which, and what to set."""
 
     exit_code = 2
+
+
+class InvalidQueryError(GatewayError):
+    """A query that cannot be answered as it stands; the message names the key and what it takes, not its value."""
+
+    exit_code = 2
+    http_status = 400
 
 
 class NotFoundError(GatewayError):

@@ -40,6 +40,8 @@ _STUDY_UID, _SERIES_UID, _STUDY_ID, _SERIES_NUMBER, _INSTANCE_NUMBER = (
 )
 _STUDY_INSTANCES = 0x00201208
 _FRAMES, _ROWS, _COLUMNS = 0x00280008, 0x00280010, 0x00280011
+_PERFORMED_DATE, _PERFORMED_TIME, _REQUEST_ATTRIBUTES = 0x00400244, 0x00400245, 0x00400275
+_SCHEDULED_STEP_ID, _REQUESTED_PROCEDURE_ID = 0x00400009, 0x00401001
 _LOCAL_ENTITY, _UNIVERSAL_ENTITY = 0x00400031, 0x00400032
 _WANTED = frozenset(
     {
@@ -53,6 +55,7 @@ _WANTED = frozenset(
         _BODY_PART,
         *(_STUDY_UID, _SERIES_UID, _STUDY_ID, _SERIES_NUMBER, _INSTANCE_NUMBER, _STUDY_INSTANCES),
         *(_FRAMES, _ROWS, _COLUMNS),
+        *(_PERFORMED_DATE, _PERFORMED_TIME, _REQUEST_ATTRIBUTES),
     }
 )
 _META_TRANSFER_SYNTAX, _META_CALLING_AE = 0x00020010, 0x00020016
@@ -89,6 +92,12 @@ class SeriesFields:
     series_number: int | None
     series_date: str
     series_time: str
+    performed_date: str
+    """Performed Procedure Step Start Date (0040,0244)."""
+    performed_time: str
+    requested_procedure_id: str
+    """Of the first item of Request Attributes Sequence (0040,0275), as the next one."""
+    scheduled_step_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +165,7 @@ def read_data_set(stream: BinaryIO, transfer_syntax_uid: str) -> InstanceHeader:
         The data set cannot be parsed, or a SOP Class, SOP Instance, Study or Series Instance UID is wrong or missing.
     """
     source = inflated(stream) if transfer_syntax_uid in DEFLATED else stream
-    elements = read_elements(source, Encoding.of(transfer_syntax_uid), _WANTED, last=_COLUMNS)
+    elements = read_elements(source, Encoding.of(transfer_syntax_uid), _WANTED, last=_REQUEST_ATTRIBUTES)
     fields = _Fields(elements)
     return InstanceHeader(
         transfer_syntax_uid=transfer_syntax_uid,
@@ -216,6 +225,11 @@ class _Fields:
         entities = self._elements.item(tag, {_LOCAL_ENTITY, _UNIVERSAL_ENTITY}).values
         return self._cut(entities.get(_LOCAL_ENTITY) or entities.get(_UNIVERSAL_ENTITY) or b"", column)
 
+    def requested(self, tag: int, column: sa.Column[str]) -> str:
+        """Return a text of the first item of Request Attributes Sequence."""
+        item = self._elements.item(_REQUEST_ATTRIBUTES, {_SCHEDULED_STEP_ID, _REQUESTED_PROCEDURE_ID})
+        return self._cut(item.values.get(tag, b""), column)
+
     def _cut(self, value: bytes, column: sa.Column[str]) -> str:
         text = _UNPRINTABLE.sub(" ", decode_text(value.rstrip(b" \0"), self._codecs))
         return text.strip()[: _length(column)].strip()
@@ -263,4 +277,8 @@ def _series_fields(fields: _Fields) -> SeriesFields:
         series_number=fields.integer(_SERIES_NUMBER),
         series_date=fields.date(_SERIES_DATE, c.series_date),
         series_time=fields.text(_SERIES_TIME, c.series_time),
+        performed_date=fields.date(_PERFORMED_DATE, c.performed_date),
+        performed_time=fields.text(_PERFORMED_TIME, c.performed_time),
+        requested_procedure_id=fields.requested(_REQUESTED_PROCEDURE_ID, c.requested_procedure_id),
+        scheduled_step_id=fields.requested(_SCHEDULED_STEP_ID, c.scheduled_step_id),
     )

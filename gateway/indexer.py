@@ -28,6 +28,7 @@ import structlog
 
 from gateway.errors import CannotUnderstandError, ServiceAwayError
 from gateway.header import InstanceHeader, read_header
+from gateway.rejection import KEY_OBJECT_SELECTION, read_note
 from gateway.services import Heartbeat
 from gateway.spool import Orphan, Spooled, make_folder, reread, sync_folder
 from gateway.store import Store
@@ -42,6 +43,7 @@ from gateway.store.instances import (
     open_associations,
 )
 from gateway.store.quarantine import QuarantinedFile, add_quarantined
+from gateway.store.rejections import Rejection, reject
 
 log = structlog.get_logger()
 
@@ -183,9 +185,12 @@ class Indexer:
         received = [self._place(arrival) for arrival in waiting]
         for folder in {(self._store.data_dir / one.path).parent for one in received}:
             sync_folder(folder)
+        decisions = self._decisions(received)
         try:
             with self._store.write() as connection:
                 outcome = index_batch(connection, received, datetime.now(UTC))
+                for decision in decisions:
+                    reject(connection, decision, datetime.now(UTC))
         except (sa.exc.StatementError, UnicodeError, OverflowError) as error:
             # The database, or its driver, will not have it. Alone, each instance shows whether it is the one.
             if len(waiting) == 1:
@@ -198,6 +203,17 @@ class Indexer:
         for arrival in waiting:
             arrival.spooled.path.unlink(missing_ok=True)
         self._count(outcome)
+
+    def _decisions(self, received: Sequence[ReceivedInstance]) -> list[Rejection]:
+        """Return what the rejection notes among the instances say; it holds from the moment they are indexed."""
+        decisions = []
+        for one in received:
+            if one.header.sop_class_uid != KEY_OBJECT_SELECTION:
+                continue
+            if (note := read_note(self._store.data_dir / one.path)) is not None:
+                decisions.append(Rejection(note[0], note[1], one.header.sop_instance_uid, one.calling_ae))
+                log.info("note.received", calling_ae=one.calling_ae, code=note[0], instances=len(note[1]))
+        return decisions
 
     def _place(self, arrival: Arrival) -> ReceivedInstance:
         """Give the file its final name besides the one it has."""

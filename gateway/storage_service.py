@@ -10,6 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -21,9 +22,11 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import P_DATA
 
+from gateway.dimse_service import Attendant, DirectService
 from gateway.errors import CannotUnderstandError, DataSetMismatchError, OutOfResourcesError, RefusedError
 from gateway.header import read_header, valid_uid
 from gateway.indexer import Arrival, Indexer
+from gateway.place import place
 from gateway.services import Counters
 from gateway.spool import Origin, Spool, Upload
 from gateway.store.instances import ClosedAssociation, OpenedAssociation, Outcome
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
     from pynetdicom.association import Association
     from pynetdicom.dimse import _QueueItem
+    from pynetdicom.dimse_primitives import DimsePrimitiveType, DimseServiceType
 
 log = structlog.get_logger()
 
@@ -94,10 +98,14 @@ class StorageService(DIMSEServiceProvider):
         pynetdicom's, as acceptor.
     intake
         Where instances go.
+    direct
+        Services that talk on the association themselves.
     """
 
-    def __init__(self, association: Association, intake: Intake) -> None:
+    def __init__(self, association: Association, intake: Intake, direct: Sequence[DirectService] = ()) -> None:
         super().__init__(association)
+        self._direct = direct
+        self._attendants: list[Attendant] | None = None
         self.association_id = str(uuid.uuid4())
         self._intake = intake
         self._coming: _Request | None = None
@@ -117,16 +125,29 @@ class StorageService(DIMSEServiceProvider):
             self.dul.event_queue.put(_INVALID_PDU)
 
     def get_msg(self, block: bool = False) -> _QueueItem:
-        """Serve C-STORE requests that are complete; hand out any other message. Called by the association's thread."""
+        """Serve C-STORE requests that are complete; hand out any other message. Called by the association's thread.
+
+        With `block` a request of ours waits for its response, which is handed out; the peer's requests wait.
+        """
+        if block:
+            return super().get_msg(block=True)
         try:
             request = self._complete.get_nowait()
         except queue.Empty:
-            item = super().get_msg(block)
-            if item[0] is None or not isinstance(item[1], C_STORE):
-                return item
-            request = _without_data_set(item[0], item[1])
+            context_id, message = super().get_msg()
+            if context_id is None or message is None:
+                self._attend_idle()
+                return None, None
+            if not isinstance(message, C_STORE) or not message.is_valid_request:
+                return (None, None) if self._is_attended(context_id, message) else (context_id, message)
+            request = _without_data_set(context_id, message)
         self._serve(request)
         return None, None
+
+    def send_msg(self, primitive: DimsePrimitiveType, context_id: int) -> None:
+        """Send a message; an association on which we talk is not idle, however long the peer listens."""
+        super().send_msg(primitive, context_id)
+        self.dul._idle_timer.restart()
 
     def end(self, outcome: Outcome) -> None:
         """Take no more; remove what is half-written; report the end. Only the first call counts."""
@@ -140,6 +161,8 @@ class StorageService(DIMSEServiceProvider):
                 self._complete.get_nowait().discard()
             if self._stored:
                 self._intake.indexer.submit(ClosedAssociation(self.association_id, outcome, datetime.now(UTC)))
+        for attendant in self._attendants or ():
+            attendant.end()
         self._intake.counters.add(f'hybridmed_associations_total{{outcome="{outcome}"}}')
         write = log.info if self._begun else log.debug  # health checks come all day
         write(
@@ -150,6 +173,34 @@ class StorageService(DIMSEServiceProvider):
             stored=self._stored,
             refused=self._refused,
         )
+
+    def _attend(self) -> list[Attendant]:
+        """Return the attendants, who begin once the association is negotiated."""
+        if self._attendants is None:
+            accepted = {str(context.abstract_syntax) for context in self.assoc.accepted_contexts}
+            chosen = [service for service in self._direct if not accepted.isdisjoint(service.contexts)]
+            self._attendants = [service.attend(self.assoc) for service in chosen]
+        return self._attendants
+
+    def _attend_idle(self) -> None:
+        try:
+            for attendant in self._attend():
+                attendant.idle()
+        except Exception as error:  # a fault of ours must end the association, or the peer waits for ever
+            self._break_off(error)
+
+    def _is_attended(self, context_id: int, message: DimseServiceType) -> bool:
+        try:
+            return any(attendant.serve(context_id, message) for attendant in self._attend())
+        except Exception as error:  # as above
+            self._break_off(error)
+            return True
+
+    def _break_off(self, error: Exception) -> None:
+        log.error(
+            "association.failed", association_id=self.association_id, error=type(error).__name__, place=place(error)
+        )
+        self.assoc.abort()
 
     @property
     def _calling_ae(self) -> str:

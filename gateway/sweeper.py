@@ -14,6 +14,7 @@ from gateway.store.jobs import count_stale, requeue_expired, requeue_stale
 from gateway.store.outbox import forget_published
 from gateway.store.services import forget_before
 from gateway.store.studies import close_lost_associations
+from gateway.store.workitem_events import forget_stale_events
 
 log = structlog.get_logger()
 
@@ -58,6 +59,7 @@ class Sweeper:
         with self._store.write() as connection:
             forget_published(connection, now - _KEEP)
             forget_before(connection, now - _KEEP)
+            forget_stale_events(connection, now - _KEEP)
 
     def _take_jobs_of_dead_workers(self, now: datetime) -> None:
         with self._store.write() as connection:

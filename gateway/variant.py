@@ -16,5 +16,9 @@ def variant_name(destination: Destination) -> str:
 
 
 def takes(destination: Destination, kind: str) -> bool:
-    """Say whether a destination takes objects of a kind such as 'sr-findings', 'seg' or 'heatmap-pneumonia'."""
-    return kind.partition("-")[0] in destination.send
+    """Say whether a destination takes objects of a kind such as 'sr-findings', 'seg' or 'heatmap-pneumonia'.
+
+    A 'note-…', which withdraws objects, goes to all.
+    """
+    family = kind.partition("-")[0]
+    return family == "note" or family in destination.send

@@ -17,14 +17,14 @@ Schema of `bundle.toml`, format 1 (a code is `{ value, scheme, meaning }`; field
     excluded_views = ["LL", ...]          # ? View Position values that the model does not read
     ages_years = [1, 5]                   # ? completed years of age; a study that does not tell the age is let through
     [input]
-    kind = "projection"
+    kind = "projection"                   # or "volume": its fields stand in `inference.input_spec`
     size = 112                            # side of the network's input, pixels
     detail = 224                          # side of the square grid that every image is first brought to
     margin = 1.1                          # side of the cut around the lungs over their bounding box
     percentiles = [0.5, 99.5]             # grey values that become 0 and 1
     least_side_px = 64                    # smaller images are not evaluable
     [network]
-    kind = "hybridmednet"                 # the other fields are the network's own
+    kind = "hybridmednet"                 # the other fields are the network's own; "hybridmednet3d" for volumes
     [[levels]]                            # the label hierarchy, outermost first; none for a pure segmenter
     name = "coarse"
     question = code
@@ -41,12 +41,16 @@ Schema of `bundle.toml`, format 1 (a code is `{ value, scheme, meaning }`; field
     category, type = code
     laterality = code                     # ?
     color_lab = [L, a, b]                 # 0..100, -128..127, -128..127
+    [[measurements]]                      # ? of every segment of a volume: `inference.measurement`
     [thresholds]                          # guards, by name; a bundle's kind says which it needs
     [calibration]                         # ? temperature by level name, and how it was found
     [training]                            # ? what `hybridmed train` needs
     [data]
     sources, licence, population = "..."
     [evaluation]                          # ? written by `hybridmed train`, `calibrate` and `compress`
+    [self_test]                           # ? written by `train`, `compress`: what it says of a made-up input
+    expected = [0.1, ...]
+    tolerance = 0.01
     [compression]                         # ? written by `hybridmed compress`: of which weights, before and after
 """
 
@@ -62,6 +66,8 @@ from pathlib import Path
 from inference.applicability import Applicability
 from inference.errors import BundleError
 from inference.findings import Algorithm, Code
+from inference.input_spec import ProjectionInput, VolumeInput, read_input
+from inference.measurement import MeasurementSpec, read_measurement
 from inference.table import Table
 
 BUNDLE_FILE = "bundle.toml"
@@ -70,18 +76,6 @@ _FORMAT = 1
 _FAMILY = Code("123109", "DCM", "Artificial Intelligence")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CIELAB = ((0, 100), (-128, 127), (-128, 127))
-
-
-@dataclass(frozen=True, slots=True)
-class InputSpec:
-    """What the network is shown."""
-
-    kind: str
-    size: int
-    detail: int
-    margin: float
-    percentiles: tuple[float, float]
-    least_side_px: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +118,15 @@ class SegmentSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SelfTest:
+    """What the network must say of a made-up input (`inference.self_test`)."""
+
+    expected: tuple[float, ...]
+    tolerance: float
+    """Largest difference."""
+
+
+@dataclass(frozen=True, slots=True)
 class Data:
     """What the model was trained on."""
 
@@ -147,15 +150,31 @@ class Bundle:
     encoding: str
     """How the weights are stored, one of `ENCODINGS`."""
     applicability: Applicability
-    input: InputSpec
+    input: ProjectionInput | VolumeInput
     levels: tuple[Level, ...]
     segments: tuple[SegmentSpec, ...]
+    measurements: tuple[MeasurementSpec, ...]
     network: Mapping[str, object]
     thresholds: Mapping[str, float]
     calibration: Mapping[str, object]
     training: Mapping[str, object]
     evaluation: Mapping[str, object]
+    self_test: SelfTest | None
     data: Data
+
+    @property
+    def projection(self) -> ProjectionInput:
+        """The input of a bundle for projection images; raises BundleError where it is for volumes."""
+        if not isinstance(self.input, ProjectionInput):
+            raise BundleError(f"{self.path / BUNDLE_FILE}: input.kind: must be {ProjectionInput.kind!r}")
+        return self.input
+
+    @property
+    def volume(self) -> VolumeInput:
+        """The input of a bundle for volumes; raises BundleError where it is for projection images."""
+        if not isinstance(self.input, VolumeInput):
+            raise BundleError(f"{self.path / BUNDLE_FILE}: input.kind: must be {VolumeInput.kind!r}")
+        return self.input
 
     @property
     def parents(self) -> tuple[int, ...]:
@@ -226,14 +245,16 @@ def load_bundle(path: Path, *, verify_weights: bool = True) -> Bundle:
         weights_path=path / weights.get("file", str),
         encoding=_encoding(weights),
         applicability=_applicability(top.table("applicability")),
-        input=_input(top.table("input")),
+        input=read_input(top.table("input")),
         levels=_levels(top),
         segments=tuple(_segment(entry) for entry in top.tables("segments")),
+        measurements=tuple(read_measurement(entry) for entry in top.tables("measurements")),
         network=top.table("network").values,
         thresholds=top.table("thresholds").floats(),
         calibration=_calibration(top.table("calibration", is_optional=True)),
         training=top.table("training", is_optional=True).values,
         evaluation=top.table("evaluation", is_optional=True).values,
+        self_test=_self_test(top),
         data=Data(data.get("sources", str), data.get("licence", str), data.get("population", str)),
     )
 
@@ -284,24 +305,6 @@ def _applicability(entry: Table) -> Applicability:
     )
 
 
-def _input(entry: Table) -> InputSpec:
-    low, high = _numbers(entry, "percentiles", 2)
-    spec = InputSpec(
-        kind=entry.get("kind", str),
-        size=entry.get("size", int),
-        detail=entry.get("detail", int),
-        margin=entry.get("margin", float),
-        percentiles=(low, high),
-        least_side_px=entry.get("least_side_px", int),
-    )
-    if not 0 <= low < high <= 100:  # noqa: PLR2004 -- per cent
-        raise entry.wrong("percentiles", "must rise within 0 and 100")
-    for key, value in (("size", spec.size), ("detail", spec.detail), ("margin", spec.margin)):
-        if value <= 0:
-            raise entry.wrong(key, "must be positive")
-    return spec
-
-
 def _levels(top: Table) -> tuple[Level, ...]:
     levels: list[Level] = []
     for entry in top.tables("levels"):
@@ -340,7 +343,7 @@ def _level(entry: Table) -> Level:
 
 
 def _segment(entry: Table) -> SegmentSpec:
-    lightness, a, b = _numbers(entry, "color_lab", 3)
+    lightness, a, b = entry.numbers("color_lab", 3)
     if not all(low <= value <= high for value, (low, high) in zip((lightness, a, b), _CIELAB, strict=True)):
         raise entry.wrong("color_lab", "must lie within 0..100, -128..127, -128..127")
     return SegmentSpec(
@@ -360,8 +363,11 @@ def _calibration(entry: Table) -> Mapping[str, object]:
     return entry.values
 
 
-def _numbers(entry: Table, key: str, count: int) -> tuple[float, ...]:
-    numbers = entry.items(key, float)
-    if len(numbers) != count:
-        raise entry.wrong(key, f"must hold {count} numbers")
-    return numbers
+def _self_test(top: Table) -> SelfTest | None:
+    if "self_test" not in top.values:
+        return None
+    entry = top.table("self_test")
+    expected, tolerance = entry.items("expected", float), entry.get("tolerance", float)
+    if not expected or tolerance <= 0:
+        raise entry.wrong("expected", "must hold numbers, and the tolerance be positive")
+    return SelfTest(expected, tolerance)

@@ -34,8 +34,8 @@ def answer_levels(
         if len(possible) < 2:  # noqa: PLR2004 -- one class is no question
             break
         classes = tuple(
-            ClassProbability(label.name, label.code, float(value))
-            for label, value in zip(level.classes, values, strict=True)
+            ClassProbability(label.name, label.code, float(value), label.parent, _is_positive(level, index))
+            for index, (label, value) in enumerate(zip(level.classes, values, strict=True))
         )
         findings.append(
             Finding(
@@ -49,6 +49,11 @@ def answer_levels(
             )
         )
     return tuple(findings)
+
+
+def _is_positive(level: Level, index: int) -> bool:
+    """Say whether a class is what its level looks for: the positive one, else any but the first."""
+    return index > 0 if level.positive is None else level.classes[index].name == level.positive
 
 
 def _answer(level: Level, values: NDArray[np.float64], possible: Sequence[int]) -> int:

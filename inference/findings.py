@@ -52,6 +52,10 @@ class ClassProbability:
     name: str
     code: Code
     probability: float
+    parent: str | None = None
+    """Class of the level above that it is a kind of; None at the outermost level."""
+    is_positive: bool | None = None
+    """Whether it is what the level looks for, as 'pneumonia' and not 'normal'; None: not told."""
 
 
 @dataclass(frozen=True, slots=True)

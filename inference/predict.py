@@ -1,4 +1,4 @@
-"""Bundle + series -> findings, on a device.
+"""Bundle for projection images + series -> findings, on a device. `open_predictor` takes bundles of every kind.
 
 `Predictor.prepare` reads and checks on the CPU, `Predictor.run` evaluates on the device: a worker prepares one job
 while the device is busy with another. Every image or volume ends in exactly one outcome.
@@ -6,8 +6,9 @@ while the device is busy with another. Every image or volume ends in exactly one
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from inference.bundle import Bundle, SegmentSpec
 from inference.classes import answer_levels
+from inference.device import DEVICE_FAILURES, resolve_device
 from inference.errors import BundleError, DeviceError, NotEvaluableError
 from inference.findings import (
     Code,
@@ -27,11 +29,14 @@ from inference.findings import (
     Segment,
     SourceFrame,
 )
+from inference.input_spec import VolumeInput
 from inference.instance import read_header, text
 from inference.lungs import GUARDS, check_lungs
 from inference.networks.heads import hierarchical_log_probabilities
 from inference.networks.weights import load_network
+from inference.predict_volume import VolumePredictor
 from inference.saliency import grad_cam
+from inference.self_test import check_network
 from inference.transforms import Region, normalised, restore
 from inference.views import LungView, look, segmented
 from inference.volume import MAX_VOLUME_BYTES, Volume, load_series
@@ -39,7 +44,6 @@ from inference.volume import MAX_VOLUME_BYTES, Volume, load_series
 _AREA = Code("42798000", "SCT", "Area")
 _SQUARE_CM = Code("cm2", "UCUM", "square centimeter")
 _MM2_PER_CM2 = 100.0
-_DEVICE_FAILURES = (torch.OutOfMemoryError, torch.AcceleratorError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,22 +73,6 @@ class Prepared:
     items: tuple[PreparedImage | NotEvaluable, ...]
 
 
-def resolve_device(name: str) -> torch.device:
-    """Return the device called 'auto', 'cpu' or 'cuda'; 'auto' takes a GPU where there is one.
-
-    Raises
-    ------
-    DeviceError
-        'cuda' is asked for and there is none.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device must be auto, cpu or cuda, not {name!r}")
-    has_gpu = name != "cpu" and torch.cuda.is_available()
-    if name == "cuda" and not has_gpu:
-        raise DeviceError("no CUDA device is available")
-    return torch.device("cuda" if has_gpu else "cpu")
-
-
 class Predictor:
     """A bundle's model, loaded on a device.
 
@@ -104,15 +92,15 @@ class Predictor:
     """
 
     def __init__(self, bundle: Bundle, device: str = "auto") -> None:
-        if bundle.input.kind != "projection":
-            raise BundleError(f"{bundle.path / 'bundle.toml'}: input.kind: must be 'projection'")
+        self.spec = bundle.projection
         if missing := sorted(set(GUARDS) - set(bundle.thresholds)):
             raise BundleError(f"{bundle.path / 'bundle.toml'}: thresholds.{missing[0]}: is missing")
         self.bundle = bundle
         self.device = resolve_device(device)
         try:
             self.network = load_network(bundle, self.device)
-        except _DEVICE_FAILURES as error:
+            check_network(bundle, self.network)
+        except DEVICE_FAILURES as error:
             raise DeviceError(f"{self.device.type}: {type(error).__name__}") from error
 
     def prepare(self, series: Sequence[Sequence[Path]]) -> Prepared:
@@ -121,6 +109,10 @@ class Predictor:
         What lies outside the declared input becomes a `NotEvaluable` among the items.
         """
         return Prepared(tuple(item for paths in series for item in self._prepare_series(paths)))
+
+    def inference(self, series: Sequence[Sequence[Path]]) -> Callable[[], tuple[Outcome, ...]]:
+        """Prepare now; the call runs."""
+        return partial(self.run, self.prepare(series))
 
     def _prepare_series(self, paths: Sequence[Path]) -> Iterator[PreparedImage | NotEvaluable]:
         try:
@@ -141,7 +133,7 @@ class Predictor:
 
     def _prepare_image(self, volume: Volume) -> PreparedImage:
         _check_declared_input(volume, self.bundle)
-        spec = self.bundle.input
+        spec = self.spec
         plane = volume.voxels[0]  # (Y, X)
         return PreparedImage(
             series_instance_uid=volume.series_instance_uid,
@@ -168,13 +160,13 @@ class Predictor:
                 outcomes.append(self._evaluate(item, suffix="" if index == 0 else f".{index + 1}"))
             except NotEvaluableError as refusal:
                 outcomes.append(self._refused(refusal, item.series_instance_uid))
-            except _DEVICE_FAILURES as error:
+            except DEVICE_FAILURES as error:
                 raise DeviceError(f"{self.device.type}: {type(error).__name__}") from error
         return tuple(outcomes)
 
     def _evaluate(self, image: PreparedImage, suffix: str) -> Findings:
         """Evaluate one image; `suffix` makes tracking identifiers differ between the images of one job."""
-        view = look(self.network, image.grey[None], [image.aspect], self.bundle.input)
+        view = look(self.network, image.grey[None], [image.aspect], self.spec)
         lungs = segmented(view.lungs[0], view.regions[0], image.shape)  # (Y, X)
         check_lungs(lungs, view, self.bundle.thresholds)
         coarse, fine = self.bundle.temperatures
@@ -199,9 +191,16 @@ class Predictor:
         if not level.has_heat_map or level.positive is None:
             return
         index = level.class_names.index(level.positive)
-        cam = grad_cam(self.network, view.levels, self.bundle.parents, index, self.bundle.input.size)  # (1, s, s)
+        cam = grad_cam(self.network, view.levels, self.bundle.parents, index, self.spec.size)  # (1, s, s)
         on_source = _on_source(cam, view.regions[0], image.shape) * np.float32(probabilities[index])
         yield HeatMap(level.positive, level.name, image.frame, on_source)
+
+
+def open_predictor(bundle: Bundle, device: str = "auto") -> Predictor | VolumePredictor:
+    """Return the predictor of a bundle by the kind of its input; raises what the predictors raise."""
+    if isinstance(bundle.input, VolumeInput):
+        return VolumePredictor(bundle, device)
+    return Predictor(bundle, device)
 
 
 def _on_source(maps: torch.Tensor, region: Region, shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -244,7 +243,7 @@ def _check_declared_input(volume: Volume, bundle: Bundle) -> None:
     if not meant.covers_age(known.get("PatientAge", "")):
         first, last = meant.ages_years or (0, 0)
         raise NotEvaluableError("age", f"The patient's age is outside the model's {first} to {last} years.")
-    _check_pixels(volume.voxels, bundle.input.least_side_px)
+    _check_pixels(volume.voxels, bundle.projection.least_side_px)
 
 
 def _check_pixels(voxels: NDArray[np.float32], least_side_px: int) -> None:

@@ -78,6 +78,13 @@ class Table:
         named = Table({f"{key}[{index}]": element for index, element in enumerate(elements)}, self.file, self.place)
         return tuple(named.get(name, kind) for name in named.values)
 
+    def numbers(self, key: str, count: int) -> tuple[float, ...]:
+        """Return the array `key` of `count` numbers."""
+        numbers = self.items(key, float)
+        if len(numbers) != count:
+            raise self.wrong(key, f"must hold {count} numbers")
+        return numbers
+
     def table(self, key: str, *, is_optional: bool = False) -> Table:
         """Return the sub-table `key`, an empty one where it is optional and missing."""
         values = self.get(key, dict, {} if is_optional else None)

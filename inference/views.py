@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from inference.bundle import InputSpec
+from inference.input_spec import ProjectionInput
 from inference.networks.heads import ClassLogits
 from inference.networks.hybridmednet import HybridMedNet
 from inference.transforms import Region, around, letter_box, restore, sample
@@ -36,7 +36,7 @@ class LungView:
     """False where the first look found none; the second then showed the whole plane again."""
 
 
-def look(network: HybridMedNet, grey: NDArray[np.float32], aspects: Sequence[float], spec: InputSpec) -> LungView:
+def look(network: HybridMedNet, grey: NDArray[np.float32], aspects: Sequence[float], spec: ProjectionInput) -> LungView:
     """Evaluate planes on the detail grid.
 
     Parameters
@@ -72,7 +72,7 @@ def _lungs(network: HybridMedNet, levels: Sequence[Tensor], size: int) -> Tensor
 
 
 def _around_lungs(
-    found: Tensor, whole: Sequence[Region], aspects: Sequence[float], spec: InputSpec
+    found: Tensor, whole: Sequence[Region], aspects: Sequence[float], spec: ProjectionInput
 ) -> tuple[tuple[Region, ...], tuple[bool, ...]]:
     regions, has_lungs = [], []
     for probabilities, region, aspect in zip(found, whole, aspects, strict=True):

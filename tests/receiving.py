@@ -21,6 +21,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 
 from gateway.association import Limits, Listening, Receiver
+from gateway.dimse_service import DimseService, DirectService
 from gateway.errors import CannotUnderstandError
 from gateway.header import read_part10
 from gateway.services import Counters, Heartbeat
@@ -29,6 +30,9 @@ from gateway.store.tables import instance
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+
+
+ServicesOf = Callable[[Heartbeat], Sequence[DimseService | DirectService]]
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,13 @@ class Running:
 
 
 @contextmanager
-def receiving(store: Store, limits: Limits | None = None, **listening: object) -> Iterator[Running]:
-    """Run a receiver in a thread of this process; on leaving it has drained."""
+def receiving(
+    store: Store, limits: Limits | None = None, services: ServicesOf = lambda _: (), **listening: object
+) -> Iterator[Running]:
+    """Run a receiver in a thread of this process, with the DIMSE services made for it; on leaving it has drained."""
     heartbeat = Heartbeat(store, "receive", Counters())
     who = Listening("HYBRIDMED", "127.0.0.1", 0, **listening)  # type: ignore[arg-type] # as the caller gives them
-    receiver = Receiver(store, who, limits or Limits(reserve_bytes=0, drain_s=2), heartbeat)
+    receiver = Receiver(store, who, limits or Limits(reserve_bytes=0, drain_s=2), heartbeat, services(heartbeat))
     stop = threading.Event()
     thread = threading.Thread(target=receiver.run, args=(stop,))
     thread.start()

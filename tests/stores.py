@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from gateway.person_name import folded
 from gateway.store import Store, open_store
 from gateway.store.schema import upgrade
 from gateway.store.tables import association, instance, series, service, study
@@ -58,7 +59,9 @@ def add_study(connection: sa.Connection, uid: str, **values: Any) -> None:
     row: dict[str, Any] = {column.name: "" for column in study.c if isinstance(column.type, sa.String)}
     row |= {"study_instance_uid": uid, "state": "routed", "state_reason": None, "priority": "routine", "revision": 1}
     row |= {"calling_ae": "CT1", "first_received_at": NOON, "last_received_at": NOON}
-    connection.execute(sa.insert(study).values(**row | values))
+    row |= values
+    names = {f"{name}_folded": folded(row[name]) for name in ("patient_name", "referring_physician")}
+    connection.execute(sa.insert(study).values(**row | names))
 
 
 def add_series(connection: sa.Connection, study_uid: str, uid: str, modality: str = "CT", **values: Any) -> None:

@@ -55,6 +55,7 @@ REQUIREMENTS = (
     Requirement("Java", ("default-jre-headless",), on_path("java")),
     Requirement("PixelMed", ("libpixelmed-java",), PIXELMED_JAR.exists),
     Requirement("Node.js, for the FHIR validators", ("nodejs", "npm"), on_path("node", "npm")),
+    Requirement("Chromium", ("chromium",), on_path("chromium")),
     Requirement("Orthanc with DICOMweb", ("orthanc", "orthanc-dicomweb"), has_orthanc),
     Requirement(
         "PostgreSQL",

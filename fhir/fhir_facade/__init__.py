@@ -7,6 +7,7 @@ resource.py           content -> bytes, checked by the models of fhir.resources
 about.py              what all resources of one job share
 patient.py device.py imaging_study.py observation.py diagnostic_report.py provenance.py
                       pure mappings, one resource type each
+standing.py           what persons said of a result -> status, and the words that go with it
 render.py             all of the above for one finished job
 parameters.py         the search parameters of each type
 index.py              content -> values of its search parameters

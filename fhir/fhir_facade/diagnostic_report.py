@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from fhir_facade.about import About
 from fhir_facade.codes import AI_ASSERTED, DICOM_UID, URI, concept, urn_oid
 from fhir_facade.imaging_study import accession_identifier
 from fhir_facade.observation import number, percent
 from fhir_facade.resource import Json, clean, present, reference
+from fhir_facade.standing import UNVERIFIED, Standing, practitioner
 from gateway.report.fhir_input import FhirInput
 from gateway.store.studies import SeriesRow
 from inference.findings import Code, Findings, NotEvaluable, Outcome, Segment
@@ -37,13 +38,12 @@ _BY_MODALITY = {
 }
 _ANY_STUDY = Code("18748-4", "LN", "Diagnostic imaging study")
 _SHOWN_PER_SEGMENT = 3
-_UNVERIFIED = "Result of an algorithm, not verified by a person."
 
 
-def diagnostic_report_resource(finished: FhirInput, report_id: str, about: About, observations: Sequence[Json]) -> Json:
+def diagnostic_report_resource(
+    finished: FhirInput, report_id: str, about: About, observations: Sequence[Json], standing: Standing
+) -> Json:
     """Return the DiagnosticReport.
-
-    `preliminary` until a person verifies it; `amended` where it replaces an earlier revision.
 
     Parameters
     ----------
@@ -51,8 +51,14 @@ def diagnostic_report_resource(finished: FhirInput, report_id: str, about: About
         The same for all revisions.
     observations
         The resources that the report holds together.
+    standing
+        What persons said: decides the status (`fhir_facade.standing`).
     """
     order = accession_identifier(finished.study)
+    word = standing.now
+    is_withdrawn = word is not None and word.action == "reject"
+    # What was withdrawn says no more than that: who shows a conclusion must not show the rejected one.
+    shown = () if is_withdrawn else finished.outcomes
     return present(
         {
             "resourceType": "DiagnosticReport",
@@ -60,16 +66,17 @@ def diagnostic_report_resource(finished: FhirInput, report_id: str, about: About
             "meta": {"security": [AI_ASSERTED]},
             "identifier": _identifiers(finished),
             "basedOn": [{"type": "ServiceRequest", "identifier": order}] if order else None,
-            "status": "amended" if finished.replaces else "preliminary",
+            "status": standing.report_status,
             "category": [_RADIOLOGY],
             "code": report_code(finished.series, finished.outcomes),
             "subject": about.subject,
             "effectiveDateTime": about.effective,
             "issued": about.issued,
+            "resultsInterpreter": [practitioner(word.who)] if word is not None and not is_withdrawn else None,
             "result": [reference("Observation", each["id"]) for each in observations],
             "imagingStudy": [about.imaging_study],
-            "conclusion": conclusion(finished.outcomes),
-            "conclusionCode": _conclusion_codes(finished.outcomes),
+            "conclusion": conclusion(shown, standing.sentences(), standing.corrections),
+            "conclusionCode": _conclusion_codes(shown),
         }
     )
 
@@ -87,10 +94,26 @@ def report_code(series: Sequence[SeriesRow], outcomes: Sequence[Outcome]) -> Jso
     return concept(next((code for code in codes if code is not None), _ANY_STUDY))
 
 
-def conclusion(outcomes: Sequence[Outcome]) -> str:
-    """Return the result in words: the answers, the measurements, or why there are none."""
-    sentences = [sentence for outcome in outcomes for sentence in _sentences(outcome)]
-    return clean("\n".join([*dict.fromkeys(sentences), _UNVERIFIED]))
+def conclusion(
+    outcomes: Sequence[Outcome],
+    closing: Sequence[str] = (UNVERIFIED,),
+    corrected: Collection[tuple[int, str]] = (),
+) -> str:
+    """Return the result in words: the answers, the measurements, or why there are none; and whether it is verified.
+
+    Parameters
+    ----------
+    closing
+        Sentences on who verified it.
+    corrected
+        Ordinal and tracking identifier of the answers that are a person's: the algorithm's probability is not theirs.
+    """
+    sentences = [
+        sentence
+        for ordinal, outcome in enumerate(outcomes)
+        for sentence in _sentences(outcome, {name for number, name in corrected if number == ordinal})
+    ]
+    return clean("\n".join([*dict.fromkeys(sentences), *closing]))
 
 
 def _identifiers(finished: FhirInput) -> list[Json]:
@@ -99,14 +122,16 @@ def _identifiers(finished: FhirInput) -> list[Json]:
     return [*uids, {"system": URI, "value": f"urn:uuid:{finished.job.job_id}"}]
 
 
-def _sentences(outcome: Outcome) -> Iterable[str]:
+def _sentences(outcome: Outcome, corrected: Collection[str]) -> Iterable[str]:
     name = f"{outcome.algorithm.name} {outcome.algorithm.version}"
     if isinstance(outcome, NotEvaluable):
         yield f"{name}: not evaluable: {outcome.reason}"
         return
     if outcome.findings:
         answers = (
-            f"{each.answer.code.meaning} ({percent(each.answer.probability):.0f} %)" for each in outcome.findings
+            f"{each.answer.code.meaning} "
+            + ("(corrected)" if each.tracking_id in corrected else f"({percent(each.answer.probability):.0f} %)")
+            for each in outcome.findings
         )
         yield f"{name}: {', '.join(answers)}."
     for segment in outcome.segments:

@@ -1,8 +1,8 @@
 """Findings and measurements -> Observation: one for each level of the hierarchy, one for each measurement.
 
-Identifiers are the Tracking UIDs of the SR, so that a value can be followed from FHIR into DICOM. An Observation stays
-`preliminary` in every revision: no person has verified it. What a new revision no longer says is withdrawn
-(`entered-in-error`), never removed.
+Identifiers are the Tracking UIDs of the SR, so that a value can be followed from FHIR into DICOM. An Observation is
+`preliminary` here: `standing.py` gives it the status that follows from what persons said. What a new revision no longer
+says is withdrawn (`entered-in-error`), never removed.
 """
 
 from __future__ import annotations

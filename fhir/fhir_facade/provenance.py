@@ -8,7 +8,7 @@ from typing import Literal
 from fhir_facade.about import About
 from fhir_facade.resource import Json, present
 
-Role = Literal["author", "assembler"]
+Role = Literal["author", "assembler", "verifier"]
 _AGENT = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
 
 
@@ -16,7 +16,7 @@ def provenance_resource(
     provenance_id: str,
     about: About,
     targets: Sequence[Json],
-    agents: Sequence[tuple[Role, Json]],
+    agents: Sequence[tuple[Role, Json, Json | None]],
     replaced: Json | None,
 ) -> Json:
     """Return the Provenance.
@@ -26,7 +26,8 @@ def provenance_resource(
     targets
         References to the report and its Observations.
     agents
-        References to the Devices: `author` found it, `assembler` wrote it down.
+        Role, reference and, of a person, the organisation: the Device that is `author` found it, the one that is
+        `assembler` wrote it down, the person who is `verifier` said that it is so, or not.
     replaced
         Reference to the version of the report that this result takes the place of.
     """
@@ -39,11 +40,12 @@ def provenance_resource(
             "id": provenance_id,
             "target": list(targets),
             "recorded": about.issued,
-            "agent": [_agent(role, who) for role, who in agents],
+            "agent": [_agent(*each) for each in agents],
             "entity": entities,
         }
     )
 
 
-def _agent(role: Role, who: Json) -> Json:
-    return {"type": {"coding": [{"system": _AGENT, "code": role}]}, "who": who}
+def _agent(role: Role, who: Json, on_behalf_of: Json | None) -> Json:
+    kind = {"coding": [{"system": _AGENT, "code": role}]}
+    return present({"type": kind, "who": who, "onBehalfOf": on_behalf_of})

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -27,10 +28,14 @@ from fhir_facade.observation import Setting, observations, withdrawn
 from fhir_facade.patient import patient_id, patient_reference, patient_resource
 from fhir_facade.provenance import Role, provenance_resource
 from fhir_facade.resource import Json, encode, parse, reference
+from fhir_facade.standing import Standing, organisation, practitioner
 from fhir_facade.timing import instant
 from gateway.report.fhir_input import FhirInput
 from gateway.store.results import FhirVersion, IndexEntry
 from gateway.store.tables import fhir_resource, job
+from gateway.store.verifications import words_before
+from gateway.verification.verdict import read_verification
+from inference.findings import Findings, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +57,16 @@ class FhirRenderer:
         """Return the resources as they should stand from now on."""
         about = self._about(finished)
         report_id = self.ids.make("DiagnosticReport", finished.study.study_instance_uid, finished.job.bundle)
-        found = self._observations(finished, about)
-        report = diagnostic_report_resource(finished, report_id, about, found)
+        standing = _standing(connection, finished)
+        keys, statuses = self._finding_keys(finished, about), _statuses(connection, finished)
+        found = [
+            standing.observation(each, keys.get(each["id"]), statuses.get(each["id"]))
+            for each in self._observations(finished, about)
+        ]
+        report = diagnostic_report_resource(finished, report_id, about, found, standing)
         replaced = _current_version(connection, report_id) if finished.replaces else None
-        shared = self._shared(finished)
+        # A verification says nothing new of patient, images and devices.
+        shared = self._shared(finished) if finished.verification is None else ()
         provenance = self._provenance(finished, about, [report, *found], replaced)
         extra = _modality_entries(finished)
         return [
@@ -83,28 +94,47 @@ class FhirRenderer:
         )
 
     def _observations(self, finished: FhirInput, about: About) -> list[Json]:
+        return [
+            content
+            for outcome, setting in self._settings(finished, about)
+            for content in observations(outcome, setting)
+        ]
+
+    def _finding_keys(self, finished: FhirInput, about: About) -> dict[str, tuple[int, str]]:
+        """Return the ids of the Observations that tell findings, with ordinal and tracking identifier."""
+        return {
+            setting.observation_id("finding", each.tracking_id): (setting.ordinal, each.tracking_id)
+            for outcome, setting in self._settings(finished, about)
+            if isinstance(outcome, Findings)
+            for each in outcome.findings
+        }
+
+    def _settings(self, finished: FhirInput, about: About) -> Iterator[tuple[Outcome, Setting]]:
         seen: Counter[str] = Counter()
-        contents: list[Json] = []
         for ordinal, outcome in enumerate(finished.outcomes):
             series = outcome.series_instance_uid or ""
-            setting = Setting(
-                ids=self.ids,
-                assignment=finished.assignment,
-                ordinal=ordinal,
-                subject_key=(finished.study.study_instance_uid, finished.job.bundle, series, str(seen[series])),
-                about=about,
-                device=algorithm_reference(outcome.algorithm, self.ids),
+            yield (
+                outcome,
+                Setting(
+                    ids=self.ids,
+                    assignment=finished.assignment,
+                    ordinal=ordinal,
+                    subject_key=(finished.study.study_instance_uid, finished.job.bundle, series, str(seen[series])),
+                    about=about,
+                    device=algorithm_reference(outcome.algorithm, self.ids),
+                ),
             )
             seen[series] += 1
-            contents += observations(outcome, setting)
-        return contents
 
     def _provenance(self, finished: FhirInput, about: About, targets: Sequence[Json], replaced: Json | None) -> Json:
         algorithms = {algorithm_id(each.algorithm, self.ids): each.algorithm for each in finished.outcomes}
-        agents: list[tuple[Role, Json]] = [
-            ("author", algorithm_reference(algorithm, self.ids)) for algorithm in algorithms.values()
+        agents: list[tuple[Role, Json, Json | None]] = [
+            ("author", algorithm_reference(algorithm, self.ids), None) for algorithm in algorithms.values()
         ]
-        agents.append(("assembler", reference("Device", gateway_id(self.ids))))
+        agents.append(("assembler", reference("Device", gateway_id(self.ids)), None))
+        if finished.verification is not None:
+            who = finished.verification.who
+            agents.append(("verifier", practitioner(who), organisation(who)))
         return provenance_resource(
             self.ids.make("Provenance", finished.job.job_id),
             about,
@@ -135,6 +165,36 @@ def _patient_entry(finished: FhirInput, ids: ResourceIds) -> IndexEntry:
     return IndexEntry("patient", system="Patient", value=patient_id(finished.study, ids))
 
 
+def _standing(connection: Connection, finished: FhirInput) -> Standing:
+    """Return what persons said up to now of this study and bundle."""
+    job_done = finished.job
+    words = words_before(connection, finished.study.study_instance_uid, job_done.bundle, job_done.revision)
+    before = [None if word is None else read_verification(word) for word in words]
+    if finished.replaces and not before:
+        before = [None]
+    return Standing(finished.verification, before)
+
+
+def _statuses(connection: Connection, finished: FhirInput) -> dict[str, str]:
+    """Return the status that each Observation of earlier revisions has now."""
+    return {row.resource_id: parse(row.body)["status"] for row in connection.execute(_observations_of(finished))}
+
+
+def _observations_of(finished: FhirInput) -> sa.Select[Any]:
+    """Return the query for the current Observations of a study and bundle."""
+    return (
+        sa.select(fhir_resource.c.resource_id, fhir_resource.c.body)
+        .join(job, job.c.id == fhir_resource.c.job_id)
+        .where(
+            fhir_resource.c.type == "Observation",
+            fhir_resource.c.is_current,
+            fhir_resource.c.study_instance_uid == finished.study.study_instance_uid,
+            job.c.bundle == finished.job.bundle,
+        )
+        .order_by(fhir_resource.c.id)
+    )
+
+
 def _current_version(connection: Connection, report_id: str) -> Json | None:
     """Return a reference to the version of the report that stands now."""
     query = sa.select(fhir_resource.c.version).where(
@@ -151,17 +211,6 @@ def _current_version(connection: Connection, report_id: str) -> Json | None:
 def _withdrawn(connection: Connection, finished: FhirInput, found: Sequence[Json]) -> Iterator[Json]:
     """Yield the Observations of earlier revisions that this one no longer makes."""
     kept = {content["id"] for content in found}
-    query = (
-        sa.select(fhir_resource.c.resource_id, fhir_resource.c.body)
-        .join(job, job.c.id == fhir_resource.c.job_id)
-        .where(
-            fhir_resource.c.type == "Observation",
-            fhir_resource.c.is_current,
-            fhir_resource.c.study_instance_uid == finished.study.study_instance_uid,
-            job.c.bundle == finished.job.bundle,
-        )
-        .order_by(fhir_resource.c.id)
-    )
-    for row in connection.execute(query):
+    for row in connection.execute(_observations_of(finished)):
         if row.resource_id not in kept:
             yield withdrawn(parse(row.body))

@@ -2,7 +2,9 @@
 
 app.py      the commands, their groups and exit codes
 lists.py    studies, jobs, dead, deliveries
+actions.py  verify, studies stat, deliveries resend
 bundles.py  bundles, train, evaluate, calibrate, compress
+viewer.py   the viewer, brought once
 running.py  serve, send, reprocess, demo, db, doctor
 output.py   tables and JSON
 

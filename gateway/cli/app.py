@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import gateway
-from gateway.cli import bundles, lists, running
+from gateway.cli import actions, bundles, lists, running, viewer
 from gateway.cli.output import out, print_error
 from gateway.errors import GatewayError
 from gateway.log import configure_logging
@@ -22,6 +22,8 @@ app = typer.Typer(
 running.add_to(app)
 lists.add_to(app)
 bundles.add_to(app)
+viewer.add_to(app)
+actions.add_to(app)
 
 
 def _print_version(is_wanted: bool) -> None:

@@ -13,7 +13,11 @@ seg.py            Segmentation
 picture.py        overlay pictures for people: PNG
 heatmap.py        Grad-CAM as Secondary Capture
 render.py         all of the above for one outcome
-summary.py        outcomes -> JSON for lists
+verified.py       a report that a person verified, made from the stored one; verified_seg.py,
+                  verified_picture.py  a SEG and an overlay without the segments that were removed
+rejection_note.py a Key Object Selection that withdraws objects (IOCM)
+content.py        content items by hand; evidence.py  references by study and series; characters.py  whose text fits
+summary.py        outcomes -> JSON for lists, and back
 fhir_input.py     what the FHIR renderer is given
 """
 

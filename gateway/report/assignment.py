@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
+
+_TIMEZONE_LENGTH = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +50,12 @@ def derived_uid(job_id: uuid.UUID, revision: int, role: str) -> str:
         What the UID names, for example 'series/sr', 'instance/seg', 'tracking/lung-left'.
     """
     return f"2.25.{uuid.uuid5(job_id, f'{revision}/{role}').int}"
+
+
+def zone(offset: str | None) -> timezone | None:
+    """Return '+0130' as a time zone; None for what is no such offset."""
+    text = str(offset or "").strip()
+    if len(text) != _TIMEZONE_LENGTH or text[0] not in "+-" or not text[1:].isdecimal():
+        return None
+    delta = timedelta(hours=int(text[1:3]), minutes=int(text[3:]))
+    return timezone(-delta if text[0] == "-" else delta) if delta < timedelta(hours=24) else None

@@ -13,6 +13,7 @@ from gateway.job import Claim
 from gateway.report.assignment import Assignment
 from gateway.store.results import FhirVersion, NewArtefact
 from gateway.store.studies import InstanceRow, SeriesRow, StudyRow
+from gateway.verification.verdict import Verification
 from inference.findings import Outcome
 
 
@@ -22,7 +23,10 @@ class FhirInput:
 
     job: Claim
     assignment: Assignment
-    """The rendering: the tracking UIDs in SR and SEG derive from it (`gateway.report.assignment.derived_uid`)."""
+    """The rendering: the tracking UIDs in SR and SEG derive from it (`gateway.report.assignment.derived_uid`).
+
+    Of a verification that of the algorithm's result, whose tracking UIDs stay.
+    """
     study: StudyRow
     series: Sequence[SeriesRow]
     """All series of the study."""
@@ -38,6 +42,8 @@ class FhirInput:
     """Aware; the time of the commit."""
     replaces: bool
     """Whether an earlier revision of this study and bundle is done: the reports become `amended`."""
+    verification: Verification | None = None
+    """What a person said, where that is what made this revision; `outcomes` are then as the person left them."""
 
 
 class RenderFhir(Protocol):

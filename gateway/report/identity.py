@@ -6,13 +6,13 @@ import io
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from gateway.report.assignment import Assignment, ObjectReference, derived_uid
+from gateway.report.assignment import Assignment, ObjectReference, derived_uid, zone
 from gateway.report.equipment import contribution
 from gateway.report.modules import put_source_modules
 from gateway.report.source import SourceSeries
@@ -27,7 +27,6 @@ _KINDS = ("sr-findings", "sr-measurements", "seg")
 _SERIES_PER_OUTCOME = 100
 _PER_FRAME = 0x52009230
 _UNICODE_SETS = frozenset({"ISO_IR 192", "GB18030"})
-_TIMEZONE_LENGTH = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,7 @@ class Rendering:
     def rendered_at(self) -> datetime:
         """The time of rendering, in the zone of the study's other times (PS3.3 C.12.1.1.8)."""
         offset = self.source.study.get("TimezoneOffsetFromUTC") or self.assignment.timezone_offset
-        return self.assignment.rendered_at.astimezone(_zone(offset) or self.assignment.rendered_at.tzinfo)
+        return self.assignment.rendered_at.astimezone(zone(offset) or self.assignment.rendered_at.tzinfo)
 
 
 def outcome_role(role: str, ordinal: int) -> str:
@@ -118,15 +117,6 @@ def own_text(rendering: Rendering, text: str) -> str:
     if isinstance(declared, str) and declared in _UNICODE_SETS:
         return text
     return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")
-
-
-def _zone(offset: str | None) -> timezone | None:
-    """Return '+0130' as a time zone; None for what is no such offset."""
-    text = str(offset or "").strip()
-    if len(text) != _TIMEZONE_LENGTH or text[0] not in "+-" or not text[1:].isdecimal():
-        return None
-    delta = timedelta(hours=int(text[1:3]), minutes=int(text[3:]))
-    return timezone(-delta if text[0] == "-" else delta) if delta < timedelta(hours=24) else None
 
 
 def _name_private_schemes(dataset: Dataset) -> None:

@@ -9,6 +9,7 @@ from pydicom.dataset import Dataset
 
 from gateway.report.assignment import ObjectReference
 from gateway.report.equipment import concept, observer
+from gateway.report.evidence import by_series
 from gateway.report.groups import Group, finding_groups, not_evaluable_group, planar_groups, volumetric_groups
 from gateway.report.identity import RenderedObject, Rendering, finish, own_text
 from gateway.report.image_library import image_library, planes_with_findings
@@ -91,10 +92,10 @@ def _document(
         is_final=False,
         is_verified=False,
     )
-    dataset.CurrentRequestedProcedureEvidenceSequence = _by_series(evidence)
+    dataset.CurrentRequestedProcedureEvidenceSequence = by_series(evidence)
     predecessors = [old for old in rendering.assignment.replaces if old.kind.startswith("sr-")]
     if predecessors:
-        dataset.PredecessorDocumentsSequence = _by_series(predecessors)
+        dataset.PredecessorDocumentsSequence = by_series(predecessors)
     requests = referenced_requests(rendering.source.study)
     if requests:
         dataset.ReferencedRequestSequence = requests
@@ -133,28 +134,3 @@ def _as_dataset(reference: ObjectReference) -> Dataset:
     evidence.SOPClassUID = _COMPREHENSIVE_3D_SR
     evidence.SOPInstanceUID = reference.sop_instance_uid
     return evidence
-
-
-def _by_series(references: Iterable[ObjectReference]) -> list[Dataset]:
-    """Return a hierarchical SOP instance reference (PS3.3 table C.17-3), one item per study."""
-    studies: dict[str, dict[str, list[Dataset]]] = {}
-    for reference in references:
-        instance = Dataset()
-        instance.ReferencedSOPClassUID = reference.sop_class_uid
-        instance.ReferencedSOPInstanceUID = reference.sop_instance_uid
-        series = studies.setdefault(reference.study_instance_uid, {})
-        series.setdefault(reference.series_instance_uid, []).append(instance)
-    return [_study_item(uid, series) for uid, series in studies.items()]
-
-
-def _study_item(study_uid: str, series: dict[str, list[Dataset]]) -> Dataset:
-    study = Dataset()
-    study.StudyInstanceUID = study_uid
-    items = []
-    for uid, instances in series.items():
-        item = Dataset()
-        item.SeriesInstanceUID = uid
-        item.ReferencedSOPSequence = instances
-        items.append(item)
-    study.ReferencedSeriesSequence = items
-    return study

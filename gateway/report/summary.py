@@ -1,25 +1,50 @@
-"""Outcomes -> a JSON summary without voxels, for lists and tables."""
+"""Outcomes -> a JSON summary without voxels, for lists and tables; and back, for what is rendered anew from it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from inference.findings import Algorithm, ClassProbability, Code, Finding, Findings, NotEvaluable, Outcome, Segment
+import numpy as np
+
+from inference.findings import (
+    Algorithm,
+    ClassProbability,
+    Code,
+    Finding,
+    Findings,
+    Measurement,
+    NotEvaluable,
+    Outcome,
+    Segment,
+)
+
+_UNKNOWN_FAMILY = {"value": "123109", "scheme": "DCM", "meaning": "Artificial Intelligence"}
+"""Of jobs whose row does not tell the family."""
+_GREY = (50.0, 0.0, 0.0)
 
 
-def describe_algorithm(algorithm: Algorithm) -> dict[str, str]:
-    """Return what names an algorithm for good: name, version, manufacturer, weights digest."""
+def describe_algorithm(algorithm: Algorithm) -> dict[str, Any]:
+    """Return what names an algorithm for good: name, version, manufacturer, weights digest, family."""
     return {
         "name": algorithm.name,
         "version": algorithm.version,
         "manufacturer": algorithm.manufacturer,
         "weights_digest": algorithm.weights_digest,
+        "family": _code(algorithm.family),
     }
 
 
-def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def summarise(outcomes: Sequence[Outcome], given: Collection[tuple[int, str]] = ()) -> dict[str, Any]:
     """Return the summary of a job: a line for people, and every outcome.
+
+    Parameters
+    ----------
+    outcomes
+        What was found.
+    given
+        Ordinal and tracking identifier of answers that a person gave: the line tells them without a probability.
 
     Returns
     -------
@@ -27,7 +52,10 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         `text`, and `outcomes`, each with `evaluable` and, by it, `findings` and `segments` or `code` and `reason`.
     """
     return {
-        "text": "; ".join(_line(outcome) for outcome in outcomes),
+        "text": "; ".join(
+            _line(outcome, {name for number, name in given if number == ordinal})
+            for ordinal, outcome in enumerate(outcomes)
+        ),
         "outcomes": [
             _not_evaluable(outcome) if isinstance(outcome, NotEvaluable) else _evaluated(outcome)
             for outcome in outcomes
@@ -41,6 +69,82 @@ def not_evaluable_reason(outcomes: Sequence[Outcome]) -> str | None:
     if len(withheld) < len(outcomes):
         return None
     return "not evaluable: " + "; ".join(dict.fromkeys(outcome.reason for outcome in withheld))
+
+
+def read_algorithm(described: Mapping[str, Any]) -> Algorithm:
+    """Return the algorithm that `describe_algorithm` described."""
+    names = {name: str(described.get(name, "")) for name in ("name", "version", "manufacturer", "weights_digest")}
+    return Algorithm(**names, family=Code(**described.get("family", _UNKNOWN_FAMILY)))
+
+
+def read_outcomes(summary: Mapping[str, Any], algorithm: Algorithm) -> tuple[Outcome, ...]:
+    """Return the outcomes that `summarise` summarised, as far as a summary tells them.
+
+    Masks, colours, frames and heat maps are not in it: the masks are empty, and nothing that draws may use them.
+    Of a class that a job of an earlier version wrote, level and kind are told by their order: the first is the normal
+    one.
+    """
+    return tuple(
+        _read_evaluated(each, algorithm)
+        if each["evaluable"]
+        else NotEvaluable(algorithm, each["code"], each["reason"], each["series_instance_uid"])
+        for each in summary["outcomes"]
+    )
+
+
+def _read_evaluated(content: Mapping[str, Any], algorithm: Algorithm) -> Findings:
+    return Findings(
+        algorithm,
+        content["series_instance_uid"],
+        (),
+        tuple(_read_finding(each) for each in content["findings"]),
+        tuple(_read_segment(each) for each in content["segments"]),
+    )
+
+
+def _read_finding(content: Mapping[str, Any]) -> Finding:
+    classes = tuple(_read_class(each, position > 0) for position, each in enumerate(content["alternatives"]))
+    return Finding(
+        tracking_id=content["id"],
+        level=content["level"],
+        question=Code(**content["question"]),
+        answer=next(each for each in classes if each.name == content["answer"]),
+        alternatives=classes,
+        site=Code(**content["site"]) if content["site"] else None,
+        parent_id=content["parent_id"],
+    )
+
+
+def _read_class(content: Mapping[str, Any], is_not_first: bool) -> ClassProbability:
+    is_positive = content.get("is_positive")
+    return ClassProbability(
+        content["name"],
+        Code(**content["code"]),
+        content["probability"],
+        content.get("parent"),
+        is_not_first if is_positive is None else is_positive,
+    )
+
+
+def _read_segment(content: Mapping[str, Any]) -> Segment:
+    kind = Code(**content["type"])
+    return Segment(
+        tracking_id=content["id"],
+        number=content["number"],
+        label=content["label"],
+        category=Code(**content.get("category", content["type"])),
+        type=kind,
+        mask=np.zeros((0, 0, 0), dtype=np.bool_),
+        color_lab=_GREY,
+        laterality=Code(**content["laterality"]) if content["laterality"] else None,
+        measurements=tuple(_read_measurement(each) for each in content["measurements"]),
+    )
+
+
+def _read_measurement(content: Mapping[str, Any]) -> Measurement:
+    value = math.nan if content["value"] is None else float(content["value"])
+    unit = Code(content["unit"], "UCUM", content.get("unit_meaning", content["unit"]))
+    return Measurement(Code(**content["quantity"]), value, unit)
 
 
 def _not_evaluable(outcome: NotEvaluable) -> dict[str, Any]:
@@ -69,6 +173,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "question": _code(finding.question),
         "answer": finding.answer.name,
         "probability": finding.answer.probability,
+        "is_positive": finding.answer.is_positive,
         "alternatives": [_class(each) for each in finding.alternatives],
         "site": _code(finding.site) if finding.site else None,
     }
@@ -79,27 +184,43 @@ def _segment(segment: Segment) -> dict[str, Any]:
         "id": segment.tracking_id,
         "number": segment.number,
         "label": segment.label,
+        "category": _code(segment.category),
         "type": _code(segment.type),
         "laterality": _code(segment.laterality) if segment.laterality else None,
         "measurements": [
-            {"quantity": _code(each.quantity), "value": each.value, "unit": each.unit.value}
+            {
+                "quantity": _code(each.quantity),
+                # JSON has no NaN: what could not be measured is null.
+                "value": each.value if math.isfinite(each.value) else None,
+                "unit": each.unit.value,
+                "unit_meaning": each.unit.meaning,
+            }
             for each in segment.measurements
         ],
     }
 
 
 def _class(probability: ClassProbability) -> dict[str, Any]:
-    return {"name": probability.name, "code": _code(probability.code), "probability": probability.probability}
+    return {
+        "name": probability.name,
+        "code": _code(probability.code),
+        "probability": probability.probability,
+        "parent": probability.parent,
+        "is_positive": probability.is_positive,
+    }
 
 
 def _code(code: Code) -> dict[str, str]:
     return {"value": code.value, "scheme": code.scheme, "meaning": code.meaning}
 
 
-def _line(outcome: Outcome) -> str:
+def _line(outcome: Outcome, given: Collection[str]) -> str:
     if isinstance(outcome, NotEvaluable):
         return f"not evaluable: {outcome.reason}"
-    parts = [f"{each.answer.name} {each.answer.probability:.2f}" for each in outcome.findings]
+    parts = [
+        each.answer.name if each.tracking_id in given else f"{each.answer.name} {each.answer.probability:.2f}"
+        for each in outcome.findings
+    ]
     parts += [
         f"{segment.label} {measurement.value:.4g} {measurement.unit.value}"
         for segment in outcome.segments

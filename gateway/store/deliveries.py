@@ -172,6 +172,20 @@ def retry_failed(connection: Connection, now: datetime, ids: Sequence[int] | Non
     return connection.execute(statement.values(**values)).rowcount
 
 
+def resend(connection: Connection, job_ids: Sequence[str], now: datetime, destination: str | None = None) -> int:
+    """Let the deliveries of these jobs, to one destination or all, be made again, those done too; return how many.
+
+    The objects are the same: a destination that has them takes them again without harm. What waits already, or was
+    cancelled for a newer result, is left as it is. The oldest job's go first.
+    """
+    ended = (delivery.c.job_id.in_(job_ids), delivery.c.state.in_(("done", "failed")))
+    statement = sa.update(delivery).where(*ended)
+    if destination is not None:
+        statement = statement.where(delivery.c.destination == destination)
+    values = {"state": "waiting", "attempts": 0, "available_at": now, "finished_at": None, "reason": None}
+    return connection.execute(statement.values(**values)).rowcount
+
+
 def _require_failed(connection: Connection, ids: Sequence[int]) -> None:
     query = sa.select(delivery.c.id, delivery.c.state).where(delivery.c.id.in_(ids))
     states = {row.id: row.state for row in connection.execute(query)}
@@ -183,7 +197,11 @@ def _require_failed(connection: Connection, ids: Sequence[int]) -> None:
 
 
 def _cancel_replaced(connection: Connection, destination: str, now: datetime) -> None:
-    """Cancel what waits though a newer revision is done and goes to the same destination."""
+    """Cancel what waits though a newer revision is done and goes to the same destination.
+
+    A verified revision replaces nothing: its reports refer to the segmentation and the reports of the one before, which
+    goes first. Where a person rejects a result, the verification itself cancels what waits.
+    """
     old, new, other = job.alias(), job.alias(), delivery.alias()
     is_replaced = sa.exists().where(
         old.c.id == delivery.c.job_id,
@@ -191,6 +209,7 @@ def _cancel_replaced(connection: Connection, destination: str, now: datetime) ->
         new.c.bundle == old.c.bundle,
         new.c.revision > old.c.revision,
         new.c.state == State.DONE,
+        new.c.requested_by != "verification",
         other.c.job_id == new.c.id,
         other.c.destination == destination,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gateway.header import InstanceHeader
+from gateway.person_name import folded
 from gateway.store.engine import insert_ignore
 from gateway.store.tables import artefact, association, instance, series, study
 
@@ -198,6 +199,7 @@ class _Batch:
         if state.latest is not None:
             fields = asdict(state.latest.header.study)
             values |= {name: value for name, value in fields.items() if value not in ("", None)}
+            values |= _folded_names(values)
         if state.is_reopened:
             values |= {"state": _RECEIVING, "state_reason": None, "completed_at": None, "revision": state.revision}
             if state.latest is not None:
@@ -245,7 +247,8 @@ def _insert_studies(connection: Connection, received: Sequence[ReceivedInstance]
     rows = [
         {
             "study_instance_uid": uid,
-            **asdict(one.header.study),
+            **(fields := asdict(one.header.study)),
+            **_folded_names(fields),
             "calling_ae": one.calling_ae,
             "state": _RECEIVING,
             "priority": "routine",
@@ -256,6 +259,12 @@ def _insert_studies(connection: Connection, received: Sequence[ReceivedInstance]
         for uid, one in sorted(first.items())
     ]
     insert_ignore(connection, study, rows, keys=["study_instance_uid"])
+
+
+def _folded_names(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Return what queries match, for those of the names that are there."""
+    names = ("patient_name", "referring_physician")
+    return {f"{name}_folded": folded(fields[name]) for name in names if name in fields}
 
 
 def _lock_studies(connection: Connection, uids: Collection[str]) -> dict[str, _StudyState]:

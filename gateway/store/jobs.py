@@ -20,6 +20,7 @@ from gateway.job import Claim, Priority, State, require_transition
 from gateway.store.outbox import add_message
 from gateway.store.studies import lock_study
 from gateway.store.tables import job, outbox
+from gateway.store.workitem_events import note_created, note_state
 
 _OWNER_LENGTH = 51
 _CLOCK_GRACE = timedelta(seconds=5)
@@ -51,6 +52,8 @@ class JobRow:
     started_at: datetime | None
     finished_at: datetime | None
     trace_context: Mapping[str, str] | None
+    verification: Mapping[str, Any] | None = None
+    """A person's word on the revision before (`gateway.verification.verdict`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def create_job(  # noqa: PLR0913 # a row's values, all by name
     bundle: str,
     priority: Priority,
     destinations: Sequence[str],
-    requested_by: Literal["dispatch", "reprocess"],
+    requested_by: Literal["dispatch", "reprocess", "workitem"],
     now: datetime,
     trace_context: Mapping[str, str] | None = None,
 ) -> str:
@@ -117,6 +120,10 @@ def create_job(  # noqa: PLR0913 # a row's values, all by name
         row["trace_context"] = dict(trace_context)
     connection.execute(sa.insert(job).values(**row))
     add_message(connection, job_id, priority, now)
+    for each in ids:
+        note_state(connection, each, State.CANCELLED, str(superseded["reason"]), now)
+    if requested_by != "workitem":  # whose creator tells of it once all is written
+        note_created(connection, job_id, now)
     return job_id
 
 
@@ -153,6 +160,7 @@ def claim(connection: Connection, job_id: str, owner: str, now: datetime, lease_
     claimed = connection.execute(sa.update(job).where(job.c.id == job_id, *claimable).values(**values))
     if claimed.rowcount == 0:
         return None
+    note_state(connection, job_id, State.RUNNING, None, now)
     row = connection.execute(sa.select(job).where(job.c.id == job_id)).one()
     return Claim(
         job_id=row.id,
@@ -286,11 +294,11 @@ def list_dead(connection: Connection, *, limit: int = 100, offset: int = 0) -> l
     return list_jobs(connection, JobFilter(states=(State.DEAD,)), limit=limit, offset=offset)
 
 
-def cancel(connection: Connection, job_id: str, now: datetime) -> None:
+def cancel(connection: Connection, job_id: str, now: datetime, reason: str = "cancelled by request") -> None:
     """Cancel a job, running or not; NotFoundError, or ConflictError where it has ended."""
     row = _lock_job(connection, job_id)
     require_transition(row.id, row.state, State.CANCELLED)
-    _close(connection, job_id, now, {"state": State.CANCELLED, "reason": "cancelled by request"})
+    _close(connection, job_id, now, {"state": State.CANCELLED, "reason": reason})
     _wake_next(connection, row.study_instance_uid, row.bundle, now)
 
 
@@ -303,6 +311,7 @@ def retry_dead(connection: Connection, job_id: str, now: datetime) -> None:
         raise ConflictError(f"job {job_id} is replaced by a newer one of its study and bundle: use reprocess")
     values = {"state": State.QUEUED, "attempts": 0, "available_at": now, "finished_at": None}
     connection.execute(sa.update(job).where(job.c.id == job_id).values(**values))
+    note_state(connection, job_id, State.QUEUED, None, now)
     add_message(connection, job_id, row.priority, now)
 
 
@@ -365,6 +374,7 @@ def _end(connection: Connection, claimed: Claim, now: datetime, values: Mapping[
 def _close(connection: Connection, job_id: str, now: datetime, values: Mapping[str, Any]) -> None:
     ended = {"finished_at": now, "lease_owner": None, "lease_expires_at": None}
     connection.execute(sa.update(job).where(job.c.id == job_id).values(**ended, **values))
+    note_state(connection, job_id, values["state"], values.get("reason"), now)
 
 
 def _put_back(connection: Connection, job_id: str, reason: str, now: datetime, available_at: datetime) -> None:
@@ -377,6 +387,7 @@ def _put_back(connection: Connection, job_id: str, reason: str, now: datetime, a
     values = {"state": State.QUEUED, "reason": reason, "available_at": available_at}
     free = {"lease_owner": None, "lease_expires_at": None}
     connection.execute(sa.update(job).where(job.c.id == job_id).values(**values, **free))
+    note_state(connection, job_id, State.QUEUED, None, now)
     add_message(connection, job_id, row.priority, now, available_at)
 
 

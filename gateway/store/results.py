@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 from gateway.job import Claim, State
 from gateway.store import jobs
 from gateway.store.deliveries import create_deliveries
+from gateway.store.findings import record_findings
 from gateway.store.tables import artefact, fhir_index, fhir_resource, job
 
 DICOM = "application/dicom"
@@ -42,6 +43,16 @@ class NewArtefact:
     digest: str
     """SHA-256 of the file, 64 hexadecimal digits."""
     size_bytes: int
+    modality: str | None = None
+    """This and what follows: as in the object, for queries; None for a picture."""
+    series_number: int | None = None
+    series_description: str | None = None
+    series_date: str | None = None
+    series_time: str | None = None
+    instance_number: int | None = None
+    number_of_frames: int | None = None
+    rows: int | None = None
+    columns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +142,19 @@ def commit_results(  # noqa: PLR0913 # what a finished job leaves behind, by nam
     """
     if not jobs.finish(connection, claim, now, algorithm=algorithm, summary=summary, reason=reason):
         return False
-    if artefacts:
-        rows = [{**asdict(each), "job_id": claim.job_id, "created_at": now} for each in artefacts]
-        connection.execute(sa.insert(artefact), rows)
+    add_artefacts(connection, claim.job_id, artefacts, now)
     write_resources(connection, resources, now, job_id=claim.job_id)
     create_deliveries(connection, claim.job_id, deliveries, now)
+    study_uid, bundle = claim.study_instance_uid, claim.bundle
+    record_findings(connection, study_instance_uid=study_uid, bundle=bundle, job_id=claim.job_id, summary=summary)
     return True
+
+
+def add_artefacts(connection: Connection, job_id: str, artefacts: Sequence[NewArtefact], now: datetime) -> None:
+    """Insert the rows of a job's files."""
+    if artefacts:
+        rows = [{**asdict(each), "job_id": job_id, "created_at": now} for each in artefacts]
+        connection.execute(sa.insert(artefact), rows)
 
 
 def list_artefacts(connection: Connection, job_id: str) -> list[NewArtefact]:

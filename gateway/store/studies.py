@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from gateway.errors import NotFoundError
 from gateway.job import Priority
-from gateway.store.tables import artefact, association, instance, series, service, study
+from gateway.store.tables import artefact, association, instance, rejection, series, service, study
 
 StudyState = Literal["receiving", "routed", "unrouted"]
 
@@ -119,6 +119,7 @@ class StudyFilter:
 _STUDY_COLUMNS = [study.c[field.name] for field in fields(StudyRow)]
 _SERIES_COLUMNS = [series.c[field.name] for field in fields(SeriesRow) if field.name in series.c]
 _INSTANCE_COLUMNS = [instance.c[field.name] for field in fields(InstanceRow)]
+_is_rejected = sa.exists().where(rejection.c.sop_instance_uid == instance.c.sop_instance_uid).correlate(instance)
 
 
 def get_study(connection: Connection, study_instance_uid: str) -> StudyRow:
@@ -160,7 +161,7 @@ def list_study_uids(connection: Connection, which: StudyFilter) -> list[str]:
 
 
 def list_series(connection: Connection, study_instance_uid: str) -> list[SeriesRow]:
-    """Return the series of a study that have current instances, by number and UID."""
+    """Return the series of a study that have current instances, rejected ones left out, by number and UID."""
     own = sa.exists().where(
         artefact.c.study_instance_uid == series.c.study_instance_uid,
         artefact.c.series_instance_uid == series.c.series_instance_uid,
@@ -169,6 +170,7 @@ def list_series(connection: Connection, study_instance_uid: str) -> list[SeriesR
         instance.c.study_instance_uid == series.c.study_instance_uid,
         instance.c.series_instance_uid == series.c.series_instance_uid,
         instance.c.is_current,
+        ~_is_rejected,
     )
     query = (
         sa.select(
@@ -188,8 +190,11 @@ def list_series(connection: Connection, study_instance_uid: str) -> list[SeriesR
 def list_instances(
     connection: Connection, study_instance_uid: str, series_instance_uid: str | None = None, *, limit: int | None = None
 ) -> list[InstanceRow]:
-    """Return the current instances of a study or of one of its series, by series, instance number and UID."""
-    conditions = [instance.c.study_instance_uid == study_instance_uid, instance.c.is_current]
+    """Return the current instances of a study or of one of its series, by series, instance number and UID.
+
+    Rejected ones are left out.
+    """
+    conditions = [instance.c.study_instance_uid == study_instance_uid, instance.c.is_current, ~_is_rejected]
     if series_instance_uid is not None:
         conditions.append(instance.c.series_instance_uid == series_instance_uid)
     order = (instance.c.series_instance_uid, instance.c.instance_number, instance.c.sop_instance_uid)

@@ -73,9 +73,14 @@ study = sa.Table(
     sa.Column("first_received_at", UtcDateTime, nullable=False),
     sa.Column("last_received_at", UtcDateTime, nullable=False, index=True),
     sa.Column("completed_at", UtcDateTime),
+    # gateway.person_name.folded of the names beside them: what queries match, whatever the case and the accents.
+    sa.Column("patient_name_folded", sa.String(1024), nullable=False, server_default=""),
+    sa.Column("referring_physician_folded", sa.String(1024), nullable=False, server_default=""),
     sa.Column("suspicion", sa.Float),  # highest calibrated probability of a positive class among the current findings
     sa.Index("ix_study_patient", "patient_id", "patient_id_issuer", "study_date"),
     sa.Index("ix_study_urgency", "priority", "suspicion", "last_received_at"),
+    sa.Index("ix_study_newest", "study_date", "study_time", "study_instance_uid"),  # the order of query answers
+    sa.Index("ix_study_patient_name", "patient_name_folded", "study_instance_uid"),
 )
 
 series = sa.Table(
@@ -93,6 +98,7 @@ series = sa.Table(
     sa.Column("performed_time", sa.String(16)),
     sa.Column("requested_procedure_id", sa.String(64)),  # of the first Request Attributes item (0040,0275)
     sa.Column("scheduled_step_id", sa.String(64)),
+    sa.Index("ix_series_modality", "modality", "study_instance_uid"),
 )
 
 instance = sa.Table(
@@ -120,7 +126,8 @@ instance = sa.Table(
     sa.ForeignKeyConstraint(
         ["study_instance_uid", "series_instance_uid"], ["series.study_instance_uid", "series.series_instance_uid"]
     ),
-    sa.Index("ix_instance_study_current", "study_instance_uid", "is_current"),
+    # Counts and SOP classes of a study's series are read from this index alone.
+    sa.Index("ix_instance_study_current", "study_instance_uid", "is_current", "series_instance_uid", "sop_class_uid"),
 )
 
 quarantine = sa.Table(
@@ -201,6 +208,7 @@ artefact = sa.Table(
     sa.Column("rows", sa.Integer),
     sa.Column("columns", sa.Integer),
     sa.UniqueConstraint("job_id", "kind", "ordinal", "variant"),
+    sa.Index("ix_artefact_modality", "modality", "study_instance_uid"),
 )
 
 finding = sa.Table(
@@ -253,7 +261,10 @@ workitem = sa.Table(
     "workitem",
     metadata,
     sa.Column("job_id", sa.String(36), sa.ForeignKey("job.id"), primary_key=True),
+    sa.Column("sop_instance_uid", _UID, unique=True),  # that its creator chose; null: 2.25.<job id>
     sa.Column("transaction_uid", _UID),  # of an external performer's claim (PS3.4 CC.2.1)
+    sa.Column("label", sa.String(64)),  # Procedure Step Label of its creator; null: the bundle's name
+    sa.Column("worklist_label", sa.String(64)),
     sa.Column("attributes", sa.JSON, nullable=False),  # DICOM JSON: what creator and performer wrote
     sa.Column("updated_at", UtcDateTime, nullable=False),
 )
@@ -262,23 +273,40 @@ workitem_event = sa.Table(
     "workitem_event",
     metadata,
     sa.Column("id", _BIG, primary_key=True, autoincrement=True),
-    sa.Column("job_id", sa.String(36), nullable=False, index=True),
-    sa.Column("kind", sa.String(32), nullable=False),  # PS3.4 table CC.2.4-1
+    sa.Column("job_id", sa.String(36)),  # null: of the gateway itself
+    sa.Column("subscriber_ae", _AE, nullable=False),  # to be told; the row goes when it is
+    sa.Column("channel", sa.String(9), nullable=False),  # websocket | dimse
+    sa.Column("kind", sa.Integer, nullable=False),  # Event Type ID of PS3.4 table CC.2.4-1
     sa.Column("content", sa.JSON, nullable=False),  # DICOM JSON of the event information
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("available_at", UtcDateTime, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False, index=True),
+    sa.Index("ix_workitem_event_due", "channel", "subscriber_ae", "id"),
 )
 
 workitem_subscription = sa.Table(
     "workitem_subscription",
     metadata,
     sa.Column("id", _BIG, primary_key=True, autoincrement=True),
-    sa.Column("workitem_uid", _UID, nullable=False),  # or the well-known UID of the global subscription
+    sa.Column("subject", _UID, nullable=False),  # a job's id, or the well-known UID of the global subscription
     sa.Column("subscriber_ae", _AE, nullable=False),
+    sa.Column("is_subscribed", sa.Boolean, nullable=False),  # false: an exception to the global subscription
     sa.Column("has_deletion_lock", sa.Boolean, nullable=False),
-    sa.Column("is_suspended", sa.Boolean, nullable=False),
-    sa.Column("last_event_id", _BIG, nullable=False),  # events up to it are told
+    sa.Column("suspended_at", UtcDateTime),  # global: what is made later is not subscribed
+    sa.Column("filter", sa.JSON(none_as_null=True)),  # filtered global: keyword -> value
+    sa.Column("by_websocket", sa.Boolean, nullable=False),
+    sa.Column("by_dimse", sa.Boolean, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
-    sa.UniqueConstraint("workitem_uid", "subscriber_ae"),
+    sa.UniqueConstraint("subject", "subscriber_ae"),
+)
+
+web_session = sa.Table(
+    "web_session",
+    metadata,
+    sa.Column("digest", sa.String(64), primary_key=True),  # SHA-256 of the number in the browser's cookie
+    sa.Column("token_digest", sa.String(64), nullable=False),  # of the token that opened it
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("expires_at", UtcDateTime, nullable=False, index=True),
 )
 
 delivery = sa.Table(

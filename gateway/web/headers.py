@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import MutableHeaders
+from collections.abc import Iterable, Mapping
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.services import Counters
 
 _ALWAYS = {
-    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; "
-    "frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_UNLESS_SAID = {"Cache-Control": "private, no-cache"}
-"""Answers hold patient data: no shared cache keeps them, and a browser asks before it shows one again."""
+_UNLESS_SAID = {
+    "Cache-Control": "private, no-cache",
+    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'",
+}
+"""Answers hold patient data: no shared cache keeps them, and a browser asks before it shows one again. Only the
+viewer's files, which are the same for all, say otherwise, and its pages need a policy of their own."""
+
+
+def _raw(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple((name.lower().encode(), value.encode()) for name, value in headers.items())
+
+
+_RAW_ALWAYS, _RAW_UNLESS_SAID = _raw(_ALWAYS), _raw(_UNLESS_SAID)
+_ALWAYS_NAMES = frozenset(name for name, _ in _RAW_ALWAYS)
 
 
 class HeadersMiddleware:
@@ -34,11 +46,15 @@ class HeadersMiddleware:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.update(_ALWAYS)
-                for name, value in _UNLESS_SAID.items():
-                    headers.setdefault(name, value)
+                message = {**message, "headers": _completed(message.get("headers", ()))}
                 self._counters.add(f'hybridmed_http_responses_total{{status="{message["status"]}"}}')
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+def _completed(said: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the headers of an answer with those of all answers; made of bytes, since every answer passes here."""
+    kept = [pair for pair in said if pair[0].lower() not in _ALWAYS_NAMES]
+    names = {name.lower() for name, _ in kept}
+    return [*kept, *_RAW_ALWAYS, *(pair for pair in _RAW_UNLESS_SAID if pair[0] not in names)]

@@ -1,28 +1,31 @@
-"""Pages for people: the study list, a study, its pictures. Rendered here; every value is escaped."""
+"""Pages for people: the worklist, a study, its pictures, what went wrong. Rendered here; every value is escaped."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 
-import gateway
 from gateway.errors import NotFoundError
 from gateway.store import Store
-from gateway.web.studies import picture_path, study_lines, study_page
+from gateway.web.language import COOKIE as LANGUAGE_COOKIE
+from gateway.web.language import LANGUAGES, choose_language
+from gateway.web.live import LiveFeed
+from gateway.web.rendering import THEME_COOKIE, THEMES, Renderer
+from gateway.web.sign_in import own_address
+from gateway.web.studies import picture_path, study_page
+from gateway.web.worklist import Worklist
 
-PAGE_LENGTH = 50
-_PAGE_DIGITS = 6
 _ASSETS = Path(__file__).parent / "assets"
-_DATE_DIGITS = 8
-_TIME_DIGITS = 4
+_YEAR_S = 365 * 86400
+_DONE: Final = ("accept", "correct", "reject", "reprocess", "stat", "resend")
 
 
 class Pages:
@@ -32,52 +35,70 @@ class Pages:
     ----------
     store
         Where studies and results lie.
+    renderer
+        Templates.
+    live
+        Tells open pages of changes.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, renderer: Renderer, live: LiveFeed) -> None:
         self._store = store
-        self._templates = Environment(
-            loader=PackageLoader("gateway.web"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-        )
-        self._templates.filters |= {
-            "dicom_date": dicom_date,
-            "dicom_time": dicom_time,
-            "measured": measured,
-            "moment": moment,
-            "person": person,
-        }
-        self._templates.globals["version"] = gateway.__version__
+        self._renderer = renderer
+        self._live = live
+        self._worklist = Worklist(store, renderer)
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes."""
         return [
             Route("/", self.home, methods=["GET"]),
-            Route("/worklist", self.worklist, methods=["GET"]),
+            Route("/worklist", self._worklist.show, methods=["GET"]),
+            Route("/worklist/events", self._live.stream, methods=["GET"]),
             Route("/studies/{uid}", self.study, methods=["GET"]),
             Route("/pictures/{number:int}.png", self.picture, methods=["GET"]),
-            Route("/assets/style.css", self.style, methods=["GET"]),
+            Route("/preferences", self.preferences, methods=["GET"]),
+            Mount("/assets", StaticFiles(directory=_ASSETS)),
         ]
 
     def home(self, _request: Request) -> Response:
-        """`/`: on to the study list."""
+        """`/`: on to the worklist."""
         return RedirectResponse("/worklist", status_code=307)
 
-    def worklist(self, request: Request) -> Response:
-        """`/worklist?page=`: studies with their findings, the latest received first."""
-        page = _page_number(request)
-        with self._store.read() as connection:
-            lines = study_lines(connection, limit=PAGE_LENGTH + 1, offset=(page - 1) * PAGE_LENGTH)
-        has_more = len(lines) > PAGE_LENGTH
-        return self._rendered("worklist.html", {"lines": lines[:PAGE_LENGTH], "page": page, "has_more": has_more})
-
     def study(self, request: Request) -> Response:
-        """`/studies/{uid}`: series, jobs, findings, measurements, pictures."""
+        """`/studies/{uid}?done=`: pictures, findings, measurements, verification, history, deliveries, priors."""
+        return self.study_answer(request, request.path_params["uid"])
+
+    def study_answer(
+        self,
+        request: Request,
+        study_instance_uid: str,
+        *,
+        error: str = "",
+        status: int = 200,
+        filled: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Return a study's page; HTTPException 404 where there is none.
+
+        Parameters
+        ----------
+        error
+            A sentence on why an action did not work, shown on top.
+        filled
+            Fields of the form that did not work, so that nobody types a comment twice.
+        """
         try:
             with self._store.read() as connection:
-                shown = study_page(connection, request.path_params["uid"])
-        except NotFoundError as error:
-            raise HTTPException(404, "no such study") from error
-        return self._rendered("study.html", {"shown": shown})
+                shown = study_page(connection, study_instance_uid, choose_language(request))
+        except NotFoundError as missing:
+            raise HTTPException(404, "no such study") from missing
+        done = request.query_params.get("done", "")
+        values: dict[str, Any] = {
+            "shown": shown,
+            "error": error,
+            "done": done if done in _DONE else ("other" if done else ""),
+            "filled": filled or {},
+            "today": datetime.now(UTC).astimezone().date(),
+        }
+        return self._renderer.page(request, "study.html", values, status=status)
 
     def picture(self, request: Request) -> Response:
         """`/pictures/{number}.png`: a picture of a result, by the number of its row."""
@@ -89,48 +110,12 @@ class Pages:
             raise HTTPException(404, "no such picture")
         return FileResponse(path, media_type="image/png")
 
-    def style(self, _request: Request) -> Response:
-        """`/assets/style.css`."""
-        return FileResponse(_ASSETS / "style.css", media_type="text/css")
-
-    def _rendered(self, template: str, values: Mapping[str, Any]) -> Response:
-        return HTMLResponse(self._templates.get_template(template).render(**values))
-
-
-def dicom_date(text: str) -> str:
-    """Return '20260301' as '2026-03-01'; what is no date as it stands."""
-    if len(text) == _DATE_DIGITS and text.isdecimal():
-        return f"{text[:4]}-{text[4:6]}-{text[6:]}"
-    return text
-
-
-def dicom_time(text: str) -> str:
-    """Return '093005.25' as '09:30'; what is no time as it stands."""
-    digits = text[:_TIME_DIGITS]
-    return f"{digits[:2]}:{digits[2:]}" if len(digits) == _TIME_DIGITS and digits.isdecimal() else text
-
-
-def person(name: str) -> str:
-    """Return 'Doe^Jane^^Dr.=…' as 'Doe, Jane Dr.', followed by the other component groups."""
-    groups = []
-    for group in name.split("="):
-        family, *others = (part.strip() for part in group.split("^"))
-        rest = " ".join(part for part in others if part)
-        groups.append(", ".join(part for part in (family, rest) if part))
-    return " · ".join(group for group in groups if group)
-
-
-def measured(value: float | None) -> str:
-    """Return a measured value with at most four significant digits."""
-    return f"{value:.4g}" if value is not None else "-"
-
-
-def moment(at: datetime | None) -> str:
-    """Return a time to the minute, in UTC."""
-    return at.strftime("%Y-%m-%d %H:%M UTC") if at is not None else ""
-
-
-def _page_number(request: Request) -> int:
-    text = request.query_params.get("page", "1")
-    is_number = text.isascii() and text.isdecimal() and len(text) <= _PAGE_DIGITS
-    return max(1, int(text)) if is_number else 1
+    def preferences(self, request: Request) -> Response:
+        """`/preferences?language=&theme=&next=`: kept in cookies, then back to the page."""
+        answer = RedirectResponse(own_address(request.query_params.get("next", "")), status_code=303)
+        language, theme = request.query_params.get("language", ""), request.query_params.get("theme", "")
+        is_secure = request.url.scheme == "https"
+        for name, value, known in ((LANGUAGE_COOKIE, language, LANGUAGES), (THEME_COOKIE, theme, THEMES)):
+            if value in known:
+                answer.set_cookie(name, value, max_age=_YEAR_S, httponly=True, samesite="lax", secure=is_secure)
+        return answer

@@ -10,10 +10,13 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from gateway.errors import ConfigurationError
+from gateway.web.protocol import BoundedHttpProtocol
 
 log = structlog.get_logger()
 
 _DRAIN_S = 10
+_WS_BYTES = 4096
+"""Largest web socket message taken: subscribers only listen."""
 _POLL_S = 0.2
 _BACKLOG = 128
 
@@ -27,14 +30,17 @@ class WebRole:
         `gateway.web.app.create_app(…)`.
     bind, port
         Where to listen.
+    closing
+        Set when the server stops, so that streams end and hold nothing up.
     """
 
     name = "web"
 
-    def __init__(self, app: ASGIApp, *, bind: str, port: int) -> None:
+    def __init__(self, app: ASGIApp, *, bind: str, port: int, closing: threading.Event | None = None) -> None:
         self._app = app
         self._bind = bind
         self._port = port
+        self._closing = closing or threading.Event()
 
     def run(self, stop: threading.Event) -> None:
         """Serve until `stop` is set.
@@ -50,10 +56,13 @@ class WebRole:
         server = uvicorn.Server(
             uvicorn.Config(
                 self._app,
+                http=BoundedHttpProtocol,
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                ws="none",
+                ws="websockets-sansio",
+                ws_max_size=_WS_BYTES,
+                ws_per_message_deflate=False,
                 lifespan="off",
                 timeout_graceful_shutdown=_DRAIN_S,
             )
@@ -67,6 +76,7 @@ class WebRole:
                 if not thread.is_alive():
                     raise RuntimeError("the HTTP server ended by itself")
         finally:
+            self._closing.set()
             server.should_exit = True
             thread.join()
             listener.close()

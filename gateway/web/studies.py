@@ -1,4 +1,4 @@
-"""What the pages show, read from the database."""
+"""What a study's page shows: read from the database, ready for a template."""
 
 from __future__ import annotations
 
@@ -10,31 +10,19 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gateway.job import State
-from gateway.store.jobs import JobFilter, JobRow, list_jobs
-from gateway.store.studies import StudyFilter, StudyRow, get_study, list_studies
-from gateway.store.tables import artefact, job, series
+from gateway.store.deliveries import DeliveryFilter, DeliveryRow, list_deliveries
+from gateway.store.results import DICOM
+from gateway.store.studies import SeriesRow, StudyRow, get_study, list_series
+from gateway.store.tables import artefact, fhir_resource, finding, job, study
+from gateway.store.worklist import WorklistStudy, list_priors
+from gateway.web.language import Language
+from gateway.web.results import outcomes, uncertainty, withheld_text, work_state
+from gateway.web.trend import Key, Trend, measurement_key, trend, values_of
+from gateway.web.worklist import StudyLine, study_lines
 
 _MOST_JOBS = 200
-
-
-@dataclass(frozen=True, slots=True)
-class ResultLine:
-    """The newest job of one bundle over one study."""
-
-    bundle: str
-    revision: int
-    state: str
-    text: str
-    """Its findings, or why there are none."""
-
-
-@dataclass(frozen=True, slots=True)
-class StudyLine:
-    """A line of the list."""
-
-    study: StudyRow
-    modalities: tuple[str, ...]
-    results: tuple[ResultLine, ...]
+_MOST_PRIORS = 20
+_PNG = "image/png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,103 +31,286 @@ class Picture:
 
     artefact_id: int
     name: str
+    """'overlay' or 'heatmap-<class>'."""
+    revision: int
 
 
 @dataclass(frozen=True, slots=True)
-class StudyJob:
-    """A job with what it found."""
+class DicomObject:
+    """A result object of a job."""
 
-    job: JobRow
-    outcomes: Sequence[Mapping[str, Any]]
+    kind: str
+    series_instance_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A measurement with those before it."""
+
+    quantity: str
+    value: float | None
+    unit: str
+    trend: Trend | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownSegment:
+    """A segment."""
+
+    number: int
+    label: str
+    measurements: Sequence[Measured]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownFinding:
+    """The answer of one level with its alternatives."""
+
+    id: str
+    question: str
+    site: str
+    answer: str
+    uncertainty: float | None
+    classes: Sequence[Mapping[str, Any]]
+    """As in the summary: name, code, probability."""
+    is_positive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShownOutcome:
+    """What a job says of one series."""
+
+    ordinal: int
+    is_evaluable: bool
+    heading: str
+    """Why it is not evaluable, in short."""
+    detail: str
+    findings: Sequence[ShownFinding] = ()
+    segments: Sequence[ShownSegment] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A job of the study."""
+
+    id: str
+    bundle: str
+    revision: int
+    state: str
+    job: sa.Row[Any]
+    report_id: str | None
+    """Of the FHIR DiagnosticReport; all revisions have the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class BundleResult:
+    """What one bundle says of the study."""
+
+    bundle: str
+    newest: Revision
+    shown: Revision
+    """The newest that is done; where none is, the newest."""
+    outcomes: Sequence[ShownOutcome]
     pictures: Sequence[Picture]
+    objects: Sequence[DicomObject]
 
 
 @dataclass(frozen=True, slots=True)
 class StudyPage:
-    """A study with its series and jobs."""
+    """A study with all that is known of it."""
 
-    study: StudyRow
-    series: Sequence[sa.Row[Any]]
-    jobs: Sequence[StudyJob]
+    line: StudyLine
+    series: Sequence[SeriesRow]
+    results: Sequence[BundleResult]
+    history: Sequence[Revision]
+    deliveries: Sequence[DeliveryRow]
+    priors: Sequence[StudyLine]
 
-
-def study_lines(connection: Connection, *, limit: int, offset: int) -> list[StudyLine]:
-    """Return studies with their newest results, the latest received first."""
-    studies = list_studies(connection, StudyFilter(), limit=limit, offset=offset)
-    uids = [study.study_instance_uid for study in studies]
-    modalities, results = _modalities(connection, uids), _results(connection, uids)
-    return [
-        StudyLine(
-            study,
-            tuple(modalities.get(study.study_instance_uid, ())),
-            tuple(results.get(study.study_instance_uid, ())),
-        )
-        for study in studies
-    ]
+    @property
+    def study(self) -> StudyRow:
+        """The study itself."""
+        return self.line.study
 
 
-def study_page(connection: Connection, study_instance_uid: str) -> StudyPage:
+def study_page(connection: Connection, study_instance_uid: str, language: Language) -> StudyPage:
     """Return a study; NotFoundError where there is none."""
-    study = get_study(connection, study_instance_uid)
-    query = sa.select(series).where(series.c.study_instance_uid == study_instance_uid)
-    rows = connection.execute(query.order_by(series.c.series_number, series.c.series_instance_uid)).all()
-    jobs = list_jobs(connection, JobFilter(study_instance_uid=study_instance_uid), limit=_MOST_JOBS)
-    pictures = _pictures(connection, study_instance_uid)
-    newest_first = sorted(jobs, key=lambda each: (each.bundle, -each.revision))
+    row = get_study(connection, study_instance_uid)
+    suspicion = connection.scalar(sa.select(study.c.suspicion).where(study.c.study_instance_uid == study_instance_uid))
+    history = _history(connection, study_instance_uid)
+    priors = [WorklistStudy(each, None) for each in list_priors(connection, study_instance_uid, _MOST_PRIORS)]
+    before = _values_before(connection, [each.study for each in priors])
     return StudyPage(
-        study, rows, [StudyJob(each, _outcomes(each.summary), pictures.get(each.id, [])) for each in newest_first]
+        line=study_lines(connection, language, [WorklistStudy(row, suspicion)])[0],
+        series=list_series(connection, study_instance_uid),
+        results=_results(connection, language, row, history, before),
+        history=history,
+        deliveries=list_deliveries(connection, DeliveryFilter(study_instance_uid=study_instance_uid), limit=_MOST_JOBS),
+        priors=study_lines(connection, language, priors),
     )
 
 
 def picture_path(connection: Connection, artefact_id: int) -> str | None:
     """Return where a picture lies, relative to the data folder; None where there is no such picture."""
-    query = sa.select(artefact.c.path).where(artefact.c.id == artefact_id, artefact.c.media_type == "image/png")
+    query = sa.select(artefact.c.path).where(artefact.c.id == artefact_id, artefact.c.media_type == _PNG)
     return connection.scalar(query)
 
 
-def _modalities(connection: Connection, uids: Sequence[str]) -> dict[str, list[str]]:
-    query = sa.select(series.c.study_instance_uid, series.c.modality).where(series.c.study_instance_uid.in_(uids))
-    found: dict[str, list[str]] = {}
-    for row in connection.execute(query.distinct().order_by(series.c.study_instance_uid, series.c.modality)):
-        found.setdefault(row.study_instance_uid, []).append(row.modality)
-    return found
+def _history(connection: Connection, study_instance_uid: str) -> list[Revision]:
+    """Return the study's jobs, by bundle, the newest first."""
+    query = sa.select(job).where(job.c.study_instance_uid == study_instance_uid)
+    rows = connection.execute(query.order_by(job.c.bundle, job.c.revision.desc()).limit(_MOST_JOBS)).all()
+    reports = _report_ids(connection, study_instance_uid, {row.id: row.bundle for row in rows})
+    return [
+        Revision(
+            row.id,
+            row.bundle,
+            row.revision,
+            work_state(row.state, row.reason, row.verification),
+            row,
+            reports.get(row.bundle),
+        )
+        for row in rows
+    ]
 
 
-def _results(connection: Connection, uids: Sequence[str]) -> dict[str, list[ResultLine]]:
-    newest = (
-        sa.select(job.c.study_instance_uid, job.c.bundle, sa.func.max(job.c.revision).label("revision"))
-        .where(job.c.study_instance_uid.in_(uids))
-        .group_by(job.c.study_instance_uid, job.c.bundle)
-        .subquery()
+def _report_ids(connection: Connection, study_instance_uid: str, bundles: Mapping[str, str]) -> dict[str, str]:
+    """Return the id of the DiagnosticReport of each bundle.
+
+    Parameters
+    ----------
+    bundles
+        Job's id -> its bundle.
+    """
+    query = sa.select(fhir_resource.c.job_id, fhir_resource.c.resource_id).where(
+        fhir_resource.c.study_instance_uid == study_instance_uid, fhir_resource.c.type == "DiagnosticReport"
     )
-    is_newest = sa.and_(
-        job.c.study_instance_uid == newest.c.study_instance_uid,
-        job.c.bundle == newest.c.bundle,
-        job.c.revision == newest.c.revision,
-    )
-    found: dict[str, list[ResultLine]] = {}
-    for row in connection.execute(sa.select(job).join(newest, is_newest).order_by(job.c.bundle)):
-        text = _text(row.summary) if row.state == State.DONE else row.reason
-        line = ResultLine(row.bundle, row.revision, row.state, text or "")
-        found.setdefault(row.study_instance_uid, []).append(line)
-    return found
+    rows = connection.execute(query.order_by(fhir_resource.c.id))
+    return {bundles[row.job_id]: row.resource_id for row in rows if row.job_id in bundles}
 
 
-def _pictures(connection: Connection, study_instance_uid: str) -> dict[str, list[Picture]]:
-    query = sa.select(artefact.c.id, artefact.c.job_id, artefact.c.kind).where(
-        artefact.c.study_instance_uid == study_instance_uid, artefact.c.media_type == "image/png"
-    )
-    found: dict[str, list[Picture]] = {}
-    for row in connection.execute(query.order_by(artefact.c.ordinal, artefact.c.kind.desc(), artefact.c.id)):
-        name = row.kind.removeprefix("picture-").replace("-", " ")
-        found.setdefault(row.job_id, []).append(Picture(row.id, name))
-    return found
+def _results(
+    connection: Connection,
+    language: Language,
+    row: StudyRow,
+    history: Sequence[Revision],
+    before: Mapping[str, Sequence[tuple[str, Mapping[Key, float]]]],
+) -> list[BundleResult]:
+    by_bundle: dict[str, list[Revision]] = {}
+    for each in history:
+        by_bundle.setdefault(each.bundle, []).append(each)
+    pictures, objects = _artefacts(connection, row.study_instance_uid, {each.id: each for each in history})
+    positive = _positive(connection, row.study_instance_uid)
+    results = []
+    for bundle, revisions in by_bundle.items():
+        done = [each for each in revisions if each.job.state == State.DONE]
+        shown = done[0] if done else revisions[0]
+        seen = _Seen(language, row.study_date, before.get(bundle, ()), positive.get(shown.id, frozenset()))
+        # A revision that a person made may bring no pictures of its own: those of the one before it stand in.
+        pictured = next((each.id for each in done if each.id in pictures), "")
+        results.append(
+            BundleResult(
+                bundle=bundle,
+                newest=revisions[0],
+                shown=shown,
+                outcomes=[seen.outcome(ordinal, each) for ordinal, each in enumerate(outcomes(shown.job.summary))],
+                pictures=pictures.get(pictured, ()),
+                objects=sorted(objects.get(shown.id, ()), key=lambda one: (not one.kind.startswith("sr-"), one.kind)),
+            )
+        )
+    return results
 
 
-def _text(summary: Any) -> str:
-    return str(summary.get("text", "")) if isinstance(summary, dict) else ""
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Puts a summary's outcomes into the words and numbers of a page."""
+
+    language: Language
+    study_date: str
+    before: Sequence[tuple[str, Mapping[Key, float]]]
+    positive: frozenset[tuple[int, str]]
+
+    def outcome(self, ordinal: int, outcome: Mapping[str, Any]) -> ShownOutcome:
+        if not outcome.get("evaluable"):
+            heading, detail = withheld_text(self.language, outcome), str(outcome.get("reason", ""))
+            return ShownOutcome(ordinal, False, heading, "" if detail == heading else detail)
+        return ShownOutcome(
+            ordinal,
+            True,
+            "",
+            "",
+            [self._finding(ordinal, each) for each in outcome.get("findings", [])],
+            [self._segment(each) for each in outcome.get("segments", [])],
+        )
+
+    def _finding(self, ordinal: int, each: Mapping[str, Any]) -> ShownFinding:
+        return ShownFinding(
+            id=each["id"],
+            question=each["question"]["meaning"],
+            site=each["site"]["meaning"] if each.get("site") else "",
+            answer=each["answer"],
+            uncertainty=uncertainty(each),
+            classes=each.get("alternatives", []),
+            is_positive=(ordinal, each["id"]) in self.positive,
+        )
+
+    def _segment(self, segment: Mapping[str, Any]) -> ShownSegment:
+        return ShownSegment(
+            number=segment["number"],
+            label=segment["label"],
+            measurements=[
+                Measured(
+                    each["quantity"]["meaning"],
+                    each["value"],
+                    each["unit"],
+                    trend(self.study_date, each["value"], measurement_key(segment, each), self.before),
+                )
+                for each in segment.get("measurements", [])
+            ],
+        )
 
 
-def _outcomes(summary: Any) -> Sequence[Mapping[str, Any]]:
-    outcomes = summary.get("outcomes", []) if isinstance(summary, dict) else []
-    return [each for each in outcomes if isinstance(each, dict)]
+def _positive(connection: Connection, study_instance_uid: str) -> dict[str, frozenset[tuple[int, str]]]:
+    query = sa.select(finding.c.job_id, finding.c.ordinal, finding.c.tracking_id)
+    of_study = (finding.c.study_instance_uid == study_instance_uid, finding.c.is_positive)
+    found: dict[str, set[tuple[int, str]]] = {}
+    for row in connection.execute(query.where(*of_study)):
+        found.setdefault(row.job_id, set()).add((row.ordinal, row.tracking_id))
+    return {job_id: frozenset(each) for job_id, each in found.items()}
+
+
+def _artefacts(
+    connection: Connection, study_instance_uid: str, revisions: Mapping[str, Revision]
+) -> tuple[dict[str, list[Picture]], dict[str, list[DicomObject]]]:
+    query = sa.select(artefact).where(artefact.c.study_instance_uid == study_instance_uid, artefact.c.variant == "")
+    # 'picture-overlay' before 'picture-heatmap-…': the overlay is the key image.
+    ordered = query.order_by(artefact.c.ordinal, artefact.c.kind.desc(), artefact.c.id)
+    pictures: dict[str, list[Picture]] = {}
+    objects: dict[str, list[DicomObject]] = {}
+    for row in connection.execute(ordered):
+        if row.job_id not in revisions:
+            continue
+        if row.media_type == _PNG:
+            name = row.kind.removeprefix("picture-")
+            pictures.setdefault(row.job_id, []).append(Picture(row.id, name, revisions[row.job_id].revision))
+        elif row.media_type == DICOM and row.sop_instance_uid and row.series_instance_uid:
+            one = DicomObject(row.kind, row.series_instance_uid, row.sop_instance_uid)
+            objects.setdefault(row.job_id, []).append(one)
+    return pictures, objects
+
+
+def _values_before(
+    connection: Connection, priors: Sequence[StudyRow]
+) -> dict[str, list[tuple[str, Mapping[Key, float]]]]:
+    """Return by bundle the values of each earlier study, the earliest first; withdrawn results are left out."""
+    uids = [each.study_instance_uid for each in priors]
+    query = sa.select(job).where(job.c.study_instance_uid.in_(uids), job.c.state == State.DONE)
+    newest: dict[tuple[str, str], sa.Row[Any]] = {}
+    for row in connection.execute(query.order_by(job.c.revision)):
+        newest[row.study_instance_uid, row.bundle] = row
+    values: dict[str, list[tuple[str, Mapping[Key, float]]]] = {}
+    for each in reversed(priors):
+        for (uid, bundle), row in newest.items():
+            if uid == each.study_instance_uid and work_state(row.state, row.reason, row.verification) != "rejected":
+                values.setdefault(bundle, []).append((each.study_date, dict(values_of(row.summary))))
+    return values

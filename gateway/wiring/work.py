@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 
 from fhir_facade.identity import installation_ids
@@ -24,7 +23,8 @@ from inference.errors import InferenceError
 from inference.findings import Outcome
 
 try:
-    from inference.predict import Predictor, resolve_device
+    from inference.device import resolve_device
+    from inference.predict import open_predictor
 except ModuleNotFoundError as missing:
     raise ConfigurationError(
         f"{missing.name} is not installed, which the role work needs: "
@@ -67,7 +67,7 @@ def _model_finder(settings: Settings) -> FindModel:
 
     def find(name: str) -> _BundleModel | None:
         if name in bundles and name not in loaded:
-            loaded[name] = _BundleModel(bundles[name], Predictor(bundles[name], device))
+            loaded[name] = _BundleModel(bundles[name], device)
         return loaded.get(name)
 
     return find
@@ -76,11 +76,11 @@ def _model_finder(settings: Settings) -> FindModel:
 class _BundleModel:
     """A bundle and its predictor as the worker's `Model`."""
 
-    def __init__(self, bundle: Bundle, predictor: Predictor) -> None:
+    def __init__(self, bundle: Bundle, device: str) -> None:
         self.algorithm = bundle.algorithm
         self.wants = bundle.applicability.wants
-        self._predictor = predictor
+        self._predictor = open_predictor(bundle, device)
 
     def prepare(self, series: Sequence[Sequence[Path]], /) -> Callable[[], Sequence[Outcome]]:
         """Read and transform; the call infers."""
-        return partial(self._predictor.run, self._predictor.prepare(series))
+        return self._predictor.inference(series)

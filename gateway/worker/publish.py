@@ -6,8 +6,10 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pydicom
+from pydicom.dataset import Dataset
 
 from gateway.config import Destination
 from gateway.report import RenderedObject, RenderOptions
@@ -25,6 +27,19 @@ _SR_TITLES = {
     "oncology-measurement-report": Code("126001", "DCM", "Oncology Measurement Report"),
 }
 """CID 7021; the second is the one that viewers show as text where they cannot show the first."""
+_QUERIED_TEXTS = {
+    "modality": "Modality",
+    "series_description": "SeriesDescription",
+    "series_date": "SeriesDate",
+    "series_time": "SeriesTime",
+}
+_QUERIED_NUMBERS = {
+    "series_number": "SeriesNumber",
+    "instance_number": "InstanceNumber",
+    "number_of_frames": "NumberOfFrames",
+    "rows": "Rows",
+    "columns": "Columns",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +131,18 @@ def _object(rendered: RenderedObject, ordinal: int, variant: str, written: Writt
         path=written.path,
         digest=written.digest,
         size_bytes=written.size_bytes,
+        **queried(rendered.dataset),
     )
+
+
+def queried(dataset: Dataset) -> dict[str, Any]:
+    """Return what queries return of a result, as it stands in the object."""
+    texts = {name: dataset.get(keyword) for name, keyword in _QUERIED_TEXTS.items()}
+    numbers = {name: dataset.get(keyword) for name, keyword in _QUERIED_NUMBERS.items()}
+    return {
+        **{name: None if value is None else str(value) for name, value in texts.items()},
+        **{name: None if value is None else int(value) for name, value in numbers.items()},
+    }
 
 
 def _picture(study_instance_uid: str, kind: str, ordinal: int, written: WrittenFile) -> NewArtefact:

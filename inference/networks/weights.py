@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -13,8 +14,11 @@ from torch import Tensor, nn
 from inference.bundle import Bundle
 from inference.errors import BundleError
 from inference.networks.hybridmednet import HybridMedNet, HybridMedNetConfig
+from inference.networks.hybridmednet3d import HybridMedNet3d, HybridMedNet3dConfig
 
 KIND = "hybridmednet"
+VOLUME_KIND = "hybridmednet3d"
+Network = TypeVar("Network", HybridMedNet, HybridMedNet3d)
 _SCALE = ".scale"
 _LARGEST = 127
 """Symmetric: -128 is not used."""
@@ -49,18 +53,57 @@ def load_network(bundle: Bundle, device: torch.device) -> HybridMedNet:
     BundleError
         The weights are not this network's.
     """
-    network = build_network(bundle)
+    return _filled(build_network(bundle), bundle, bundle.weights_path).to(device)
+
+
+def build_volume_network(bundle: Bundle) -> HybridMedNet3d:
+    """Return the network of a bundle for volumes with fresh weights, for training.
+
+    Raises
+    ------
+    BundleError
+        The `[network]` table does not describe a HybridMedNet3d.
+    """
+    file = bundle.path / "bundle.toml"
+    if bundle.network.get("kind") != VOLUME_KIND:
+        raise BundleError(f"{file}: network.kind: must be {VOLUME_KIND!r}")
     try:
-        state = load_file(bundle.weights_path)
+        config = HybridMedNet3dConfig.from_table(bundle.network)
+    except (ValueError, TypeError) as error:
+        raise BundleError(f"{file}: {error}") from error
+    if any(side % divisor for side, divisor in zip(bundle.volume.patch, config.divisor, strict=True)):
+        raise BundleError(f"{file}: input.patch: must be multiples of {list(config.divisor)}, the network's strides")
+    return HybridMedNet3d(config, classes=1 + len(bundle.segments))
+
+
+def load_volume_network(bundle: Bundle, device: torch.device, weights: Path | None = None) -> HybridMedNet3d:
+    """Return the trained network of a bundle for volumes, in float32, ready to evaluate.
+
+    Parameters
+    ----------
+    weights
+        Other weights than the bundle's own: those of a fold.
+
+    Raises
+    ------
+    BundleError
+        The weights are not this network's.
+    """
+    return _filled(build_volume_network(bundle), bundle, weights or bundle.weights_path).to(device)
+
+
+def _filled(network: Network, bundle: Bundle, weights: Path) -> Network:
+    try:
+        state = load_file(weights)
         if bundle.encoding == "int8":
             state = _dequantised(state)
         network.load_state_dict({name: tensor.to(network.state_dict()[name].dtype) for name, tensor in state.items()})
     except (SafetensorError, OSError, RuntimeError, KeyError) as error:
-        raise BundleError(f"{bundle.weights_path}: does not fit the network of bundle.toml: {error}") from error
-    return network.to(device).eval().requires_grad_(False)
+        raise BundleError(f"{weights}: does not fit the network of bundle.toml: {error}") from error
+    return network.eval().requires_grad_(False)
 
 
-def save_weights(network: HybridMedNet, file: Path) -> None:
+def save_weights(network: nn.Module, file: Path) -> None:
     """Write the weights: convolutions and matrices as float16, what is small or a statistic as it is."""
     state = {
         name: tensor.detach().cpu().contiguous().to(torch.float16 if tensor.ndim > 1 else tensor.dtype)

@@ -46,7 +46,7 @@ def ask(network: HybridMedNet, images: Images, bundle: Bundle, report: Callable[
     coarse, fine, overlaps, evaluable = [], [], [], []
     for index in range(len(images)):
         grey = images.grey[index : index + 1].astype(np.float32) / np.float32(255)  # (1, detail, detail)
-        view = look(network, grey, [float(images.aspects[index])], bundle.input)
+        view = look(network, grey, [float(images.aspects[index])], bundle.projection)
         lungs = segmented(view.lungs[0], view.regions[0], grey.shape[1:])
         coarse.append(view.classes.coarse[0].double().cpu().numpy())
         fine.append(view.classes.fine[0].double().cpu().numpy())

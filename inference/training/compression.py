@@ -20,7 +20,7 @@ from inference.networks.weights import load_network, save_quantised_weights
 from inference.training.evaluation import EvaluationReport
 from inference.training.figures import write_table
 from inference.training.progress import Progress
-from inference.training.run import Report, evaluate
+from inference.training.run import Report, evaluate_images, write_self_test
 
 ACCURACY_FALL = 0.01
 """A fall of coarse or fine accuracy must be less."""
@@ -118,6 +118,8 @@ def compress(bundle_dir: Path, data_dir: Path, out_dir: Path, *, device: str, re
         The bundle is compressed already, the folder exists, or a figure falls too far.
     """
     bundle = load_bundle(bundle_dir)
+    if not bundle.levels:
+        raise BundleError(f"{bundle.name}: only bundles that classify are compressed")
     if bundle.encoding != ENCODINGS[0]:
         raise BundleError(f"{bundle_dir / BUNDLE_FILE}: weights.encoding: is {bundle.encoding!r} already")
     folder = out_dir / f"{bundle.name}-{_ENCODING}"
@@ -127,8 +129,8 @@ def compress(bundle_dir: Path, data_dir: Path, out_dir: Path, *, device: str, re
         made = staging / folder.name
         made.mkdir()
         _write_candidate(bundle, made)
-        before = evaluate(bundle_dir, data_dir, device=device, report=_during("before", report))
-        after = evaluate(made, data_dir, device=device, report=_during("after", report), write=True)
+        before = evaluate_images(bundle_dir, data_dir, device=device, report=_during("before", report))
+        after = evaluate_images(made, data_dir, device=device, report=_during("after", report), write=True)
         result = _compared(bundle, load_bundle(made), folder, Figures.of(before), Figures.of(after))
         if falls := result.before.falls(result.after):
             raise BundleError(f"{bundle.name} is not kept as {_ENCODING}: {'; '.join(falls)}")
@@ -147,6 +149,7 @@ def _write_candidate(bundle: Bundle, folder: Path) -> None:
     file.write_text(_NAME_LINE.sub(f'name = "{folder.name}"', text, count=1), encoding="utf-8")
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     write_table(file, "weights", {"file": weights.name, "encoding": _ENCODING, "sha256": digest})
+    write_self_test(folder)
 
 
 def _compared(bundle: Bundle, made: Bundle, folder: Path, before: Figures, after: Figures) -> CompressionReport:

@@ -11,7 +11,7 @@ from inference.training.augmentation import AugmentationConfig
 from inference.training.loop import LoopConfig
 from inference.training.losses import LossConfig
 
-Config = TypeVar("Config", LoopConfig, AugmentationConfig, LossConfig)
+Config = TypeVar("Config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +46,16 @@ def read_config(bundle: Bundle) -> TrainingConfig:
         shares=shares,
         held_out_groups=table.items("held_out_groups", str, ()),
         least_mask_confidence=table.get("least_mask_confidence", float),
-        loop=_filled(LoopConfig, table.table("loop", is_optional=True)),
-        augmentation=_filled(AugmentationConfig, table.table("augmentation", is_optional=True)),
-        loss=_filled(LossConfig, table.table("loss", is_optional=True)),
+        loop=filled(LoopConfig, table.table("loop", is_optional=True)),
+        augmentation=filled(AugmentationConfig, table.table("augmentation", is_optional=True)),
+        loss=filled(LossConfig, table.table("loss", is_optional=True)),
     )
 
 
-def _filled(config: type[Config], table: Table) -> Config:
+def filled(config: type[Config], table: Table) -> Config:
     """Return `config` with the fields of the table, defaults elsewhere."""
     defaults = config()
-    known = {field.name for field in fields(config)}
+    known = {field.name for field in fields(config)}  # type: ignore[arg-type]  # a dataclass with defaults
     for key in table.values:
         if key not in known:
             raise table.wrong(key, "unknown field")

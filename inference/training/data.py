@@ -126,14 +126,14 @@ def load_images(
     report
         Called with the number done and the total.
     """
-    detail = bundle.input.detail
+    detail = bundle.projection.detail
     coarse, fine = (level.class_names for level in bundle.levels)
     shape = (len(labels), detail, detail)
     grey, lungs = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
     for index, label in enumerate(labels):
         with Image.open(data_dir / "images" / label.image) as image:
             plane = np.asarray(image.convert("L"), dtype=np.float32)
-        grey[index] = np.round(255 * normalised(plane, detail, bundle.input.percentiles))
+        grey[index] = np.round(255 * normalised(plane, detail, bundle.projection.percentiles))
         if label.mask is not None:
             lungs[index] = sided(_mask(data_dir / "masks" / label.mask, detail))
         report(index + 1, len(labels))

@@ -26,7 +26,7 @@ def write_digest(file: Path, digest: str) -> None:
 
 
 def render_table(name: str, values: Mapping[str, object]) -> str:
-    """Return `values` as a TOML table: numbers, strings, and tables of them."""
+    """Return `values` as a TOML table: numbers, strings, lists, and tables of them."""
     plain = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
     lines = [f"[{name}]", *(f"{key} = {_literal(value)}" for key, value in plain.items())]
     blocks = ["\n".join(lines) + "\n"]
@@ -39,6 +39,8 @@ def _literal(value: object) -> str:
         return repr(value)
     if isinstance(value, int | str):
         return json.dumps(value)
+    if isinstance(value, list):
+        return f"[{', '.join(_literal(entry) for entry in value)}]"
     raise TypeError(f"no TOML literal for {type(value).__name__}")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from inference.errors import BundleError
@@ -103,7 +104,7 @@ class _Run:
         loop = task.loop
         average_weights = get_ema_multi_avg_fn(loop.average_decay)  # type: ignore[no-untyped-call]  # untyped in torch
         self.averaged: Any = AveragedModel(network, multi_avg_fn=average_weights, use_buffers=True)
-        self.optimizer = torch.optim.AdamW(_groups(network, loop.weight_decay), lr=loop.learning_rate)
+        self.optimizer = torch.optim.AdamW(parameter_groups(network, loop.weight_decay), lr=loop.learning_rate)
         self.steps_per_epoch = max(len(task.images) // loop.batch_size, 1)
 
     def resume(self, checkpoint: Path) -> int:
@@ -178,7 +179,7 @@ def schedule(epochs: float, loop: LoopConfig) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (share - loop.warm_up_share) / (1 - loop.warm_up_share)))
 
 
-def _groups(network: HybridMedNet, weight_decay: float) -> Sequence[dict[str, Any]]:
+def parameter_groups(network: nn.Module, weight_decay: float) -> Sequence[dict[str, Any]]:
     """Decay weights alone, not biases and norms (Loshchilov and Hutter, ICLR 2019; He et al., CVPR 2019)."""
     parameters = list(network.parameters())
     return [

@@ -1,7 +1,7 @@
-"""Train, calibrate and evaluate a bundle: what the command line calls.
+"""Train, calibrate and evaluate a bundle of either kind: what the command line calls.
 
-`data_dir` holds `labels.csv`, `images/` and `masks/`. Which groups serve which purpose is said by the bundle, so all
-three agree, whoever runs them and when.
+For projection images `data_dir` holds `labels.csv`, `images/` and `masks/`. Which groups serve which purpose is said by
+the bundle, so all three agree, whoever runs them and when. Bundles for volumes go to `volume_run`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import numpy as np
 import torch
 
 from inference.bundle import BUNDLE_FILE, Bundle, load_bundle
+from inference.device import resolve_device
 from inference.errors import BundleError
-from inference.networks.weights import build_network, load_network, save_weights
-from inference.predict import resolve_device
+from inference.input_spec import VolumeInput
+from inference.networks.weights import build_network, load_network, load_volume_network, save_weights
+from inference.self_test import self_test_table
 from inference.training.answers import ask
 from inference.training.calibration import fit_temperatures
 from inference.training.config import TrainingConfig, read_config
@@ -27,6 +29,8 @@ from inference.training.evaluation import AspectTable, EvaluationReport, judge
 from inference.training.figures import write_digest, write_table
 from inference.training.loop import Task, fit
 from inference.training.progress import Progress
+from inference.training.volume_run import evaluate_volumes, train_volumes
+from inference.training.volume_scores import VolumeReport
 
 Report = Callable[[Progress], None]
 
@@ -64,18 +68,30 @@ def train(  # noqa: PLR0913 -- the options of `hybridmed train`, all by name
         The bundle does not say how to train it, or the data set has no images of a part.
     """
     bundle = load_bundle(bundle_dir, verify_weights=False)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    if isinstance(bundle.input, VolumeInput):
+        train_volumes(bundle, data_dir, out_dir, device=device, epochs=epochs, seed=seed, report=report)
+        _write_bundle(bundle, out_dir)
+        evaluate(out_dir, data_dir, device=device, report=report, write=True)
+    else:
+        _train_images(bundle, data_dir, out_dir, device=device, epochs=epochs, seed=seed, report=report)
+    return out_dir
+
+
+def _train_images(  # noqa: PLR0913 -- the options of `hybridmed train`, all by name
+    bundle: Bundle, data_dir: Path, out_dir: Path, *, device: str, epochs: int | None, seed: int, report: Report
+) -> None:
     config = read_config(bundle)
     if epochs is not None:
         config = replace(config, loop=replace(config.loop, cycles=(epochs,)))
-    out_dir.mkdir(parents=True, exist_ok=True)
     images = _load_part(bundle, config, data_dir, Part.TRAINING, report)
     torch.manual_seed(seed)
     network = build_network(bundle)
     task = Task(
         images=images,
         parents=bundle.parents,
-        size=bundle.input.size,
-        margin=bundle.input.margin,
+        size=bundle.projection.size,
+        margin=bundle.projection.margin,
         loop=config.loop,
         augmentation=config.augmentation,
         loss=config.loss,
@@ -88,17 +104,25 @@ def train(  # noqa: PLR0913 -- the options of `hybridmed train`, all by name
     calibrate(out_dir, data_dir, device=device, report=report)
     evaluate(out_dir, data_dir, device=device, report=report, write=True)
     checkpoint.unlink()
-    return out_dir
 
 
 def _write_bundle(bundle: Bundle, out_dir: Path) -> None:
-    """Copy bundle.toml and the model card beside the new weights, and write the weights' digest."""
+    """Copy bundle.toml and the model card beside the new weights; write the weights' digest and the self-test."""
     if out_dir.resolve() != bundle.path.resolve():
         for name in (BUNDLE_FILE, _README):
             if (bundle.path / name).exists():
                 shutil.copyfile(bundle.path / name, out_dir / name)
     weights = out_dir / bundle.weights_path.name
     write_digest(out_dir / BUNDLE_FILE, hashlib.sha256(weights.read_bytes()).hexdigest())
+    write_self_test(out_dir)
+
+
+def write_self_test(bundle_dir: Path) -> None:
+    """Write what the network says of the made-up input into bundle.toml."""
+    bundle, cpu = load_bundle(bundle_dir), torch.device("cpu")
+    is_volume = isinstance(bundle.input, VolumeInput)
+    network = load_volume_network(bundle, cpu) if is_volume else load_network(bundle, cpu)
+    write_table(bundle_dir / BUNDLE_FILE, "self_test", self_test_table(bundle, network))
 
 
 def calibrate(bundle_dir: Path, data_dir: Path, *, device: str, report: Report) -> tuple[float, float]:
@@ -107,8 +131,15 @@ def calibrate(bundle_dir: Path, data_dir: Path, *, device: str, report: Report) 
     Returns
     -------
     The temperatures of the coarse and of the fine level.
+
+    Raises
+    ------
+    BundleError
+        The bundle is for volumes: it answers with outlines, and no probability of its is reported.
     """
     bundle = load_bundle(bundle_dir)
+    if not bundle.levels:
+        raise BundleError(f"{bundle.name}: has no levels whose probabilities could be calibrated")
     images = _load_part(bundle, read_config(bundle), data_dir, Part.CALIBRATION, report)
     network = load_network(bundle, resolve_device(device))
     answers = ask(network, images, bundle, lambda done, total: report(Progress("calibrate", done, total)))
@@ -119,14 +150,29 @@ def calibrate(bundle_dir: Path, data_dir: Path, *, device: str, report: Report) 
     return temperatures
 
 
-def evaluate(bundle_dir: Path, data_dir: Path, *, device: str, report: Report, write: bool = False) -> EvaluationReport:
-    """Evaluate the bundle on its validation groups.
+def evaluate(
+    bundle_dir: Path, data_dir: Path, *, device: str, report: Report, write: bool = False
+) -> EvaluationReport | VolumeReport:
+    """Evaluate a bundle on cases that it was not trained on.
 
     Parameters
     ----------
     write
         Write the figures into bundle.toml, too.
     """
+    bundle = load_bundle(bundle_dir)
+    if not isinstance(bundle.input, VolumeInput):
+        return evaluate_images(bundle_dir, data_dir, device=device, report=report, write=write)
+    result = evaluate_volumes(bundle, data_dir, device=device, report=report)
+    if write:
+        write_table(bundle_dir / BUNDLE_FILE, "evaluation", result.to_dict())
+    return result
+
+
+def evaluate_images(
+    bundle_dir: Path, data_dir: Path, *, device: str, report: Report, write: bool = False
+) -> EvaluationReport:
+    """Evaluate a bundle for projection images on its validation groups; as `evaluate`."""
     bundle = load_bundle(bundle_dir)
     config = read_config(bundle)
     images = _load_part(bundle, config, data_dir, Part.VALIDATION, report)

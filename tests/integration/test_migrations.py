@@ -94,3 +94,26 @@ def test_two_upgrades_at_once_end_in_one_schema(empty: Store) -> None:
 
     assert [process.returncode for process in started] == [0, 0], errors
     assert tables(empty) == set(metadata.tables)
+
+
+def test_names_that_were_there_are_found_after_the_upgrade(empty: Store) -> None:
+    """Studies of a database of version 1 get the folded names that queries match."""
+    upgrade(empty, "0001")
+    row = {name: "" for name in _texts_of_study()} | {"study_instance_uid": "1.2", "patient_name": "Müller^Ann"}
+    row |= {"revision": 1, "first_received_at": "2026-03-02 12:00:00", "last_received_at": "2026-03-02 12:00:00"}
+    with empty.write() as connection:
+        names = ", ".join(row)
+        values = ", ".join(f":{name}" for name in row)
+        connection.execute(sa.text(f"INSERT INTO study ({names}) VALUES ({values})"), row)  # noqa: S608 # our own names
+
+    upgrade(empty)
+
+    with empty.read() as connection:
+        found = connection.execute(sa.text("SELECT patient_name_folded, referring_physician_folded FROM study")).all()
+    assert [tuple(each) for each in found] == [("=muller^ann=", "")]
+
+
+def _texts_of_study() -> list[str]:
+    later = {"patient_name_folded", "referring_physician_folded", "state_reason"}
+    texts = [column.name for column in metadata.tables["study"].c if isinstance(column.type, sa.String)]
+    return [name for name in texts if name not in later]

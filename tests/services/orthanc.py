@@ -36,6 +36,11 @@ class Orthanc:
         self._process = Program([self._program_path, str(configuration)], log=home / "orthanc.log", cwd=home)
 
     @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
     def dicom_address(self) -> str:
         """The address as `HYBRIDMED_DESTINATIONS` and `hybridmed send --to` spell it: AET@host:port."""
         return f"{AE_TITLE}@{LOOPBACK}:{self.dicom_port}"
@@ -93,6 +98,22 @@ class Orthanc:
         peer = {"AET": ae_title, "Host": LOOPBACK, "Port": port, "Manufacturer": "Generic"}
         self._request("PUT", "/modalities/peer", json=peer)
         self._request("POST", "/modalities/peer/store", json={"Resources": instances, "Synchronous": True})
+
+    def query(self, level: str, tags: dict[str, str], *, ae_title: str, port: int) -> tuple[str, list[dict[str, Any]]]:
+        """Ask an application entity by C-FIND; return the query's id and the answers, tag name -> value."""
+        peer = {"AET": ae_title, "Host": LOOPBACK, "Port": port, "Manufacturer": "Generic"}
+        self._request("PUT", "/modalities/peer", json=peer)
+        made = self._request("POST", "/modalities/peer/query", json={"Level": level, "Query": tags}).json()["ID"]
+        count = len(self._request("GET", f"/queries/{made}/answers").json())
+        answers = [
+            self._request("GET", f"/queries/{made}/answers/{each}/content", params={"simplify": ""}).json()
+            for each in range(count)
+        ]
+        return str(made), answers
+
+    def retrieve(self, query: str) -> None:
+        """Let an application entity send what a query found to this Orthanc by C-MOVE; returns when all is here."""
+        self._request("POST", f"/queries/{query}/retrieve", json={"TargetAet": AE_TITLE, "Synchronous": True})
 
     def _answers(self) -> bool:
         with contextlib.suppress(httpx.TransportError):

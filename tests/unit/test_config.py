@@ -154,3 +154,24 @@ def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match="HYBRIDMED_DATA_DIR"):
         open_settings_store(load_settings(data_dir=tmp_path / "file" / "data"))
+
+
+def test_peers_to_call_are_the_dicom_destinations_and_the_move_destinations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both settings name peers by AE title; the one meant for it wins; a DICOMweb destination is none."""
+    monkeypatch.setenv("HYBRIDMED_DESTINATIONS", "PACS=ORTHANC@127.0.0.1:4242, WEB=https://pacs.example/dicom-web")
+    monkeypatch.setenv("HYBRIDMED_MOVE_DESTINATIONS", "VIEWER@10.0.0.7:104, ORTHANC@127.0.0.1:4243")
+
+    peers = load_settings().dicom_peers
+
+    assert peers == {
+        "ORTHANC": DicomAddress("ORTHANC", "127.0.0.1", 4243),
+        "VIEWER": DicomAddress("VIEWER", "10.0.0.7", 104),
+    }
+
+
+def test_a_move_destination_without_a_port_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says which value, and what was expected."""
+    monkeypatch.setenv("HYBRIDMED_MOVE_DESTINATIONS", "VIEWER@10.0.0.7")
+
+    with pytest.raises(ConfigurationError, match=r"move_destinations.*VIEWER@10\.0\.0\.7.*AET@host:port"):
+        load_settings()

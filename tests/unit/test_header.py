@@ -210,3 +210,20 @@ def test_a_file_without_meta_information_is_no_dicom_file(tmp_path: Path) -> Non
 
     with pytest.raises(CannotUnderstandError):
         read_header(path)
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT, BIG_ENDIAN])
+def test_the_procedure_step_is_read_behind_the_image_module(syntax: str) -> None:
+    """Performed step and the first item of Request Attributes, whatever stands between and whatever is missing."""
+    first, second = Dataset(), Dataset()
+    first.ScheduledProcedureStepID, first.RequestedProcedureID = "S1", "R1"
+    second.ScheduledProcedureStepID = "S2"
+    asked = {"PerformedProcedureStepStartDate": "20260302", "PerformedProcedureStepStartTime": "101500.5"}
+    lut = {"RedPaletteColorLookupTableData": bytes(1024)}
+
+    full = _header(image(**asked, **lut, RequestAttributesSequence=[first, second]), syntax).series
+    bare = _header(image(RequestAttributesSequence=[Dataset()]), syntax).series
+
+    assert (full.performed_date, full.performed_time) == ("20260302", "101500.5")
+    assert (full.scheduled_step_id, full.requested_procedure_id) == ("S1", "R1")
+    assert (bare.performed_date, bare.scheduled_step_id, bare.requested_procedure_id) == ("", "", "")

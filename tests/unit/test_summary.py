@@ -1,10 +1,18 @@
 """The summary that lists show."""
 
 import json
+import math
+from dataclasses import replace
 
 import numpy as np
 
-from gateway.report.summary import not_evaluable_reason, summarise
+from gateway.report.summary import (
+    describe_algorithm,
+    not_evaluable_reason,
+    read_algorithm,
+    read_outcomes,
+    summarise,
+)
 from inference.findings import (
     Algorithm,
     ClassProbability,
@@ -71,3 +79,23 @@ def test_a_job_is_not_evaluable_only_where_no_series_was() -> None:
     """One series that was evaluated makes a result."""
     assert not_evaluable_reason([WITHHELD, WITHHELD]) == "not evaluable: lateral view"
     assert not_evaluable_reason([WITHHELD, EVALUATED]) is None
+
+
+def test_what_could_not_be_measured_is_null() -> None:
+    """JSON has no NaN, and PostgreSQL refuses it; read back, the outcome is as it was."""
+    (volume,) = SEGMENT.measurements
+    unmeasured = replace(EVALUATED, segments=(replace(SEGMENT, measurements=(replace(volume, value=math.nan),)),))
+
+    summary = json.loads(json.dumps(summarise([unmeasured]), allow_nan=False))
+
+    assert summary["outcomes"][0]["segments"][0]["measurements"][0]["value"] is None
+    (read,) = read_outcomes(summary, read_algorithm(json.loads(json.dumps(describe_algorithm(AI)))))
+    assert isinstance(read, Findings)
+    assert read.algorithm == AI
+    assert [replace(each, is_positive=None) for each in read.findings[0].alternatives] == list(FINDING.alternatives)
+    assert math.isnan(read.segments[0].measurements[0].value)
+
+
+def test_the_line_gives_no_probability_to_a_persons_answer() -> None:
+    """The algorithm's is not the person's."""
+    assert summarise([EVALUATED], [(0, "coarse")])["text"] == "pneumonia, left lung 1235 mL"

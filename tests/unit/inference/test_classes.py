@@ -53,3 +53,15 @@ def test_tracking_identifiers_differ_between_images() -> None:
         ("coarse.2", None),
         ("fine.2", "coarse.2"),
     ]
+
+
+def test_each_class_tells_its_kind_and_whether_it_is_sought() -> None:
+    """The level's positive class, or any but the first; 'bacterial' is a kind of 'pneumonia'."""
+    coarse, fine = answer_levels(_LEVELS, [np.array([0.2, 0.8]), np.array([0.2, 0.3, 0.5])])
+
+    assert [(each.parent, each.is_positive) for each in coarse.alternatives] == [(None, False), (None, True)]
+    assert [(each.parent, each.is_positive) for each in fine.alternatives] == [
+        ("normal", False),
+        ("pneumonia", True),
+        ("pneumonia", True),
+    ]

@@ -12,9 +12,10 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from inference.bundle import default_bundle_dir, load_bundle
+from inference.device import resolve_device
 from inference.errors import BundleError, DeviceError
 from inference.findings import Findings, NotEvaluable, Outcome
-from inference.predict import Predictor, resolve_device
+from inference.predict import Predictor
 from tests.unit.inference.made_series import image, write
 
 _BUNDLE = load_bundle(default_bundle_dir() / "cxr-pneumonia")

@@ -1,0 +1,90 @@
+// Loaded by the viewer's start page behind the settings that the gateway writes (`window.config`).
+// OHIF takes extensions as objects; this one changes how three kinds of object are shown, and nothing that is stored.
+"use strict";
+
+(function () {
+  const REPORTS = ["dicom-sr", "dicom-sr-3d"].map(
+    (name) => "@ohif/extension-cornerstone-dicom-sr.sopClassHandlerModule." + name
+  );
+  const SEGMENTATIONS = "@ohif/extension-cornerstone-dicom-seg.sopClassHandlerModule.dicom-seg";
+  const MEASUREMENT_GROUP = "125007";
+  const ROWS_AND_COLUMNS = [1, 0, 0, 0, 1, 0];
+
+  function asList(value) {
+    return value === undefined || value === null ? [] : Array.isArray(value) ? value : [value];
+  }
+
+  // A structured report whose groups have no spatial coordinates is shown as text. OHIF 3.13 takes every report titled
+  // (126000, DCM) for a list of drawn measurements, and fails where one has nothing to draw.
+  function showAsText(displaySets) {
+    displaySets
+      .filter((each) => !each.instances.every(isDrawn))
+      .forEach((each) => {
+        each.isImagingMeasurementReport = false;
+      });
+  }
+
+  function isDrawn(report) {
+    const found = groups(report);
+    return found.length > 0 && found.every(hasCoordinates);
+  }
+
+  function groups(item) {
+    return asList(item.ContentSequence).flatMap((child) => {
+      const name = asList(child.ConceptNameCodeSequence)[0];
+      return name && name.CodeValue === MEASUREMENT_GROUP ? [child] : groups(child);
+    });
+  }
+
+  function hasCoordinates(item) {
+    return asList(item.ContentSequence).some(
+      (child) => child.ValueType === "SCOORD" || child.ValueType === "SCOORD3D" || hasCoordinates(child)
+    );
+  }
+
+  // A projection image has no place in the patient, the plane of its segmentation was made up, and OHIF finds that the
+  // two do not fit. Rows and columns are those of the image: that is all there is to compare.
+  function layOnImage(displaySets, displaySetService) {
+    displaySets.forEach((each) => {
+      const load = each.load;
+      each.load = function (...given) {
+        const image = displaySetService.getDisplaySetByUID(each.referencedDisplaySetInstanceUID);
+        if (image && image.instances && !image.instances[0].ImageOrientationPatient) {
+          planes(each.instance).forEach((plane) => {
+            plane.ImageOrientationPatient = ROWS_AND_COLUMNS;
+          });
+        }
+        return load.apply(this, given);
+      };
+    });
+  }
+
+  function planes(segmentation) {
+    return [
+      ...asList(segmentation.SharedFunctionalGroupsSequence),
+      ...asList(segmentation.PerFrameFunctionalGroupsSequence),
+    ].flatMap((group) => asList(group.PlaneOrientationSequence));
+  }
+
+  function afterwards(handler, change) {
+    if (!handler || handler.isChanged) {
+      return;
+    }
+    const original = handler.getDisplaySetsFromSeries;
+    handler.getDisplaySetsFromSeries = function (instances) {
+      const displaySets = original.call(this, instances) || [];
+      change(displaySets);
+      return displaySets;
+    };
+    handler.isChanged = true;
+  }
+
+  window.config.extensions.push({
+    id: "hybridmed",
+    onModeEnter({ extensionManager, servicesManager }) {
+      const { displaySetService } = servicesManager.services;
+      REPORTS.forEach((id) => afterwards(extensionManager.getModuleEntry(id), showAsText));
+      afterwards(extensionManager.getModuleEntry(SEGMENTATIONS), (made) => layOnImage(made, displaySetService));
+    },
+  });
+})();

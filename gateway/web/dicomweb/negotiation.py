@@ -1,0 +1,91 @@
+"""What a client accepts (RFC 9110 12.5.1, PS3.18 8.7) against what we can give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from gateway.web.dicomweb.multipart import parse_media_type
+
+EXPLICIT = "1.2.840.10008.1.2.1"
+ANY_SYNTAX = "*"
+DICOM = "application/dicom"
+OCTETS = "application/octet-stream"
+MULTIPART = "multipart/related"
+_RANGE_LIMIT = 64
+_ACCEPT_LIMIT = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class MediaRange:
+    """One media type that a client takes."""
+
+    media_type: str
+    """Of a part, where `is_multipart`; '*/*' and the like included."""
+    is_multipart: bool
+    transfer_syntax: str | None
+    """None: not said."""
+    quality: float
+
+    def covers(self, media_type: str) -> bool:
+        """Say whether a media type is in the range."""
+        kind, _, name = self.media_type.partition("/")
+        wanted_kind, _, wanted_name = media_type.partition("/")
+        return kind in {"*", wanted_kind} and name in {"*", wanted_name}
+
+
+def accepted(request: Request) -> Sequence[MediaRange]:
+    """Return what a request accepts, best first; the query parameter `accept` wins (PS3.18 8.3.3.1).
+
+    A range without `multipart/related` that could mean both stands in both forms, the multipart one first.
+    """
+    text = ",".join(request.query_params.getlist("accept")) or ",".join(request.headers.getlist("accept")) or "*/*"
+    if len(text) > _ACCEPT_LIMIT:
+        raise HTTPException(400, f"Accept is longer than {_ACCEPT_LIMIT} characters")
+    parts = _split(text, ",")
+    if len(parts) > _RANGE_LIMIT:
+        raise HTTPException(400, f"Accept has more than {_RANGE_LIMIT} media ranges")
+    ranges = [one for part in parts for one in _ranges(part)]
+    return sorted((one for one in ranges if one.quality > 0), key=lambda one: -one.quality)
+
+
+def _ranges(text: str) -> Iterable[MediaRange]:
+    # 'q' belongs to the range, and Python's parser of media types knows no '*/*'.
+    pieces = [piece.strip() for piece in _split(text, ";")]
+    _, parameters = parse_media_type("; ".join(["x/x", *pieces[1:]]))
+    media_type = pieces[0].lower()
+    syntax = parameters.get("transfer-syntax")
+    try:
+        quality = float(parameters.get("q", "1"))
+    except ValueError:
+        quality = 0.0
+    if media_type == MULTIPART:
+        yield MediaRange(parameters.get("type", "*/*").lower(), True, syntax, quality)
+        return
+    if media_type in {"*/*", "multipart/*"}:
+        yield MediaRange("*/*", True, syntax, quality)
+    if media_type and media_type != "multipart/*":
+        yield MediaRange(media_type, False, syntax, quality)
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Split outside quotation marks."""
+    parts, start, is_quoted = [], 0, False
+    for at, character in enumerate(text):
+        if character == '"':
+            is_quoted = not is_quoted
+        elif character == separator and not is_quoted:
+            parts.append(text[start:at])
+            start = at + 1
+    return [part.strip() for part in (*parts, text[start:]) if part.strip()]
+
+
+def prefers_single_part(ranges: Sequence[MediaRange], media_type: str) -> bool:
+    """Say whether the best range that covers a media type asks for it without multipart."""
+    for one in ranges:
+        if one.covers(media_type):
+            return not one.is_multipart
+    return False

@@ -1,0 +1,76 @@
+"""`/login`, `/logout`: a browser shows a token once and is known by a cookie from then on."""
+
+from __future__ import annotations
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from gateway.web.rendering import Renderer
+from gateway.web.session import LIFETIME, Sessions, read_form
+
+_FORM_LIMIT = 1 << 14
+_HOUR_S = 3600
+_SEE_OTHER = 303
+
+
+class SignIn:
+    """The routes.
+
+    Parameters
+    ----------
+    renderer
+        Templates.
+    sessions
+        Signed-in browsers; None: nobody has to sign in.
+    """
+
+    def __init__(self, renderer: Renderer, sessions: Sessions | None) -> None:
+        self._renderer = renderer
+        self._sessions = sessions
+
+    def routes(self) -> list[BaseRoute]:
+        """Return the routes."""
+        return [
+            Route("/login", self.show, methods=["GET"]),
+            Route("/login", self.sign_in, methods=["POST"]),
+            Route("/logout", self.sign_out, methods=["POST"]),
+        ]
+
+    def show(self, request: Request) -> Response:
+        """`/login?next=`: asks for a token; who needs none is led on."""
+        onward = own_address(request.query_params.get("next", ""))
+        if self._sessions is None or getattr(request.state, "is_allowed", False):
+            return RedirectResponse(onward, _SEE_OTHER)
+        return self._page(request, onward, 200)
+
+    async def sign_in(self, request: Request) -> Response:
+        """`POST /login`: token -> cookie, and on to where the browser wanted to go."""
+        fields = await read_form(request, _FORM_LIMIT)
+        onward = own_address(fields.get("next", ""))
+        answer = RedirectResponse(onward, _SEE_OTHER)
+        if self._sessions is None:
+            return answer
+        if await run_in_threadpool(self._sessions.sign_in, request, fields.get("token", ""), answer):
+            return answer
+        return self._page(request, onward, 401, is_wrong=True)
+
+    async def sign_out(self, request: Request) -> Response:
+        """`POST /logout`: the session is over, in the database too."""
+        await read_form(request, _FORM_LIMIT)
+        answer = RedirectResponse("/login" if self._sessions else "/worklist", _SEE_OTHER)
+        if self._sessions is not None:
+            await run_in_threadpool(self._sessions.sign_out, request, answer)
+        return answer
+
+    def _page(self, request: Request, onward: str, status: int, *, is_wrong: bool = False) -> Response:
+        hours = int(LIFETIME.total_seconds()) // _HOUR_S
+        values = {"onward": onward, "is_wrong": is_wrong, "hours": hours}
+        return self._renderer.page(request, "login.html", values, status=status)
+
+
+def own_address(text: str) -> str:
+    """Return an address of this site as it stands, the worklist for any other: no page leads away unseen."""
+    is_ours = text.startswith("/") and not text.startswith(("//", "/\\")) and text.isprintable() and "\\" not in text
+    return text if is_ours else "/worklist"
