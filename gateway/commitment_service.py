@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -42,7 +42,8 @@ _MOST_WAITING = 1000
 _REMEMBERED = 100
 """Results of earlier associations that are told over one."""
 _HOLD = timedelta(seconds=120)
-"""How long a receiver has a transaction for itself."""
+"""How long a receiver has a transaction for itself, unless it says again that it has."""
+_RENEW_S = 40.0
 _GRACE_S = 0.3
 """Many peers release at once and expect the result over a new association."""
 _LOOK_S = 0.3
@@ -114,6 +115,7 @@ class CommitmentTalk:
         self._told: _Told | None = None
         self._numbers = itertools.cycle(range(1, _MESSAGE_IDS))
         self._is_new = True
+        self._renew_at = time.monotonic() + _RENEW_S
 
     def serve(self, context_id: int, message: DimseServiceType) -> bool:
         """Answer an N-ACTION (0000, 0112, 0115, 0123, 0213), and take the answer to an N-EVENT-REPORT."""
@@ -134,10 +136,12 @@ class CommitmentTalk:
         if self._is_new:
             self._is_new = False
             self._remember()
+        if self._untold and time.monotonic() >= self._renew_at:
+            self._renew()
         if self._told is not None:
             if time.monotonic() > self._told.deadline:
                 untold, self._told = self._told.untold, None
-                self._give_back(untold, "no answer to N-EVENT-REPORT")
+                self._give_back([untold], "no answer to N-EVENT-REPORT")
         elif self._untold and time.monotonic() >= self._untold[0].look_at:
             self._tell(self._untold[0])
 
@@ -145,8 +149,7 @@ class CommitmentTalk:
         """Leave to the role `deliver` what was not told."""
         owed = [*self._untold, *([self._told.untold] if self._told is not None else [])]
         self._untold, self._told = [], None
-        for untold in owed:
-            self._give_back(untold)
+        self._give_back(owed)
 
     def _take(self, message: N_ACTION) -> int:
         """Keep a request and return the status to answer with."""
@@ -197,33 +200,57 @@ class CommitmentTalk:
             if not waiting:
                 return
             with self._parts.store.write() as connection:
-                taken = [one for one in waiting if commitments.hold(connection, one, until)]
+                taken = [commitments.hold(connection, one, until) for one in waiting]
         except DatabaseAwayError:
             return
-        self._untold += [_Untold(one, None, time.monotonic() + _GRACE_S) for one in taken]
+        self._untold += [_Untold(one, None, time.monotonic() + _GRACE_S) for one in taken if one is not None]
+
+    def _renew(self) -> None:
+        """Hold on to what waits to be told; leave what another association of the peer, or `deliver`, has taken."""
+        self._renew_at = time.monotonic() + _RENEW_S
+        until = datetime.now(UTC) + _HOLD
+        try:
+            with self._parts.store.write() as connection:
+                held = [one.commitment and commitments.hold(connection, one.commitment, until) for one in self._untold]
+        except DatabaseAwayError:
+            return
+        pairs = list(zip(self._untold, held, strict=True))
+        self._untold = [replace(one, commitment=anew) for one, anew in pairs if anew is not None or not one.commitment]
 
     def _tell(self, untold: _Untold) -> None:
-        now = datetime.now(UTC)
-        if untold.result is None and untold.commitment is not None:
-            try:
-                untold.result = look_up(self._parts.store, untold.commitment, now)
-            except DatabaseAwayError:
-                untold.result = None
-        if untold.result is None:
+        try:
+            is_ours = untold.commitment is None or self._look(untold, untold.commitment)
+        except DatabaseAwayError:
+            is_ours = True  # as far as is known
+        if is_ours and untold.result is None:
             untold.look_at = time.monotonic() + _LOOK_S
             return
         self._untold.remove(untold)
+        if untold.result is None:
+            return
         message_id = next(self._numbers)
         self._told = _Told(message_id, untold, time.monotonic() + self._parts.answer_timeout_s)
         request = event_report(untold.result, self._parts.ae_title, message_id, self._context.transfer_syntax[0])
         self._association.dimse.send_msg(request, self._context.context_id or 0)
+
+    def _look(self, untold: _Untold, kept: Commitment) -> bool:
+        """Look what becomes of a transaction, and hold it anew where that is known; False where another has it now."""
+        now = datetime.now(UTC)
+        result = look_up(self._parts.store, kept, now)
+        if result is None:
+            return True
+        with self._parts.store.write() as connection:
+            held = commitments.hold(connection, kept, now + _HOLD)
+        if held is not None:
+            untold.commitment, untold.result = held, result
+        return held is not None
 
     def _took_note(self, answer: N_EVENT_REPORT) -> None:
         if self._told is None or answer.MessageIDBeingRespondedTo != self._told.message_id:
             return
         untold, self._told = self._told.untold, None
         if answer.Status != _SUCCESS:
-            self._give_back(untold, f"the peer answered 0x{answer.Status:04X}")
+            self._give_back([untold], f"the peer answered 0x{answer.Status:04X}")
             return
         result = untold.result
         if result is None:
@@ -231,21 +258,24 @@ class CommitmentTalk:
         if untold.commitment is not None:
             try:
                 with self._parts.store.write() as connection:
-                    commitments.finish(connection, untold.commitment.id, datetime.now(UTC), result.note)
+                    commitments.finish(connection, untold.commitment, datetime.now(UTC), result.note)
             except DatabaseAwayError:
                 log.warning(
                     "commitment.told_twice", calling_ae=self._calling_ae, transaction_uid=result.transaction_uid
                 )
         note_told(self._parts.counters, self._calling_ae, result, "same association")
 
-    def _give_back(self, untold: _Untold, reason: str | None = None) -> None:
-        """Leave a result to the role `deliver`, from now on."""
-        if untold.commitment is None:
+    def _give_back(self, owed: Sequence[_Untold], reason: str | None = None) -> None:
+        """Leave results to the role `deliver`, from now on."""
+        kept = [untold.commitment for untold in owed if untold.commitment is not None]
+        if len(kept) < len(owed):
             log.warning("commitment.duplicate_untold", calling_ae=self._calling_ae)
+        if not kept:
             return
         try:
             with self._parts.store.write() as connection:
-                commitments.put_back(connection, untold.commitment.id, datetime.now(UTC), reason)
+                for one in kept:
+                    commitments.put_back(connection, one, datetime.now(UTC), reason)
         except DatabaseAwayError:
             log.warning("commitment.held", calling_ae=self._calling_ae, until_s=_HOLD.total_seconds())
 

@@ -1,4 +1,4 @@
-"""Compressed frames to pixels, in a process of their own: `python -m gateway.decoding`.
+"""Compressed frames to pixels, in a process of their own: `python -m gateway.decoding`; files read within bounds.
 
 The decoders are C and C++ libraries fed with what strangers sent. One that aborts, or allocates what a codestream
 declares, ends a process that serves nobody else: its death is one more reason why a frame cannot be shown.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import queue
 import resource
@@ -18,17 +19,22 @@ import threading
 import warnings
 import weakref
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
+
+from gateway.elements import DEFLATED
+from gateway.errors import CannotUnderstandError
+from gateway.header import read_part10
 
 MALFORMED = (
     ArithmeticError,
@@ -58,6 +64,11 @@ _FRAME_LIMIT_S = 60.0
 """How long the process may take for one request before it is ended."""
 _MEMORY_LIMIT = 4 << 30
 _IDLE_KEPT = 2
+_AT_ONCE = 8
+_BYTES_LIMIT = 1 << 30
+"""Of the pixels that one request gives: a few kilobytes of a codestream may declare any number."""
+_INFLATED_LIMIT = 1 << 29
+_CHUNK = 1 << 20
 
 
 class UndecodableError(ValueError):
@@ -79,9 +90,17 @@ class DecodedFrame:
 
 
 class FrameDecoder:
-    """Hands requests to processes that decode, which end with it; safe to use from any thread."""
+    """Hands requests to processes that decode, which end with it; safe to use from any thread.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    most_bytes
+        Of the pixels that one request gives.
+    """
+
+    def __init__(self, most_bytes: int = _BYTES_LIMIT) -> None:
+        self._most_bytes = most_bytes
+        self._room = threading.BoundedSemaphore(_AT_ONCE)
         self._idle: queue.LifoQueue[subprocess.Popen[bytes]] = queue.LifoQueue(_IDLE_KEPT)
         weakref.finalize(self, _end_all, self._idle)
 
@@ -91,8 +110,12 @@ class FrameDecoder:
         Raises
         ------
         UndecodableError
-            One of them cannot be decoded.
+            One of them cannot be decoded, or they are too large.
         """
+        with self._room:
+            return self._frames(path, indices)
+
+    def _frames(self, path: Path, indices: Sequence[int]) -> list[DecodedFrame]:
         process = self._take()
         watchdog = threading.Timer(_FRAME_LIMIT_S, process.kill)
         watchdog.start()
@@ -101,7 +124,7 @@ class FrameDecoder:
             assert process.stdin is not None and process.stdout is not None  # noqa: S101 # asked for below
             process.stdin.write(json.dumps([str(path), list(indices)]).encode() + b"\n")
             process.stdin.flush()
-            frames = [_receive(process.stdout) for _ in indices]
+            frames = list(_received(process.stdout, len(indices), self._most_bytes))
             is_done = True
         except DecoderDiedError:
             raise
@@ -150,7 +173,47 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.communicate()
 
 
-def _receive(pipe: IO[bytes]) -> DecodedFrame:
+def read_file(source: Path | BinaryIO, *, most_inflated: int = _INFLATED_LIMIT, **options: Any) -> Dataset:
+    """Return the data set of a Part 10 file, as `pydicom.dcmread` with these options does, which inflates any bomb.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    One of `MALFORMED`
+        It cannot be parsed, or a deflated data set is longer than `most_inflated` bytes.
+    """
+    if isinstance(source, Path):
+        with source.open("rb") as stream:
+            return read_file(stream, most_inflated=most_inflated, **options)
+    try:
+        part10 = read_part10(source)
+    except CannotUnderstandError as error:
+        raise InvalidDicomError(error.comment) from error
+    if part10.transfer_syntax_uid in DEFLATED:
+        source.seek(part10.data_set_offset)
+        _require_inflatable(source, most_inflated)
+    source.seek(0)
+    return pydicom.dcmread(source, **options)
+
+
+def _require_inflatable(stream: BinaryIO, most: int) -> None:
+    inflater, length = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while not inflater.eof and (chunk := inflater.unconsumed_tail or stream.read(_CHUNK)):
+        length += len(inflater.decompress(chunk, _CHUNK))
+        if length > most:
+            raise ValueError(f"the deflated data set is longer than {most} bytes")
+
+
+def _received(pipe: IO[bytes], count: int, most: int) -> Iterator[DecodedFrame]:
+    left = most
+    for _ in range(count):
+        frame = _receive(pipe, left)
+        left -= frame.pixels.nbytes
+        yield frame
+
+
+def _receive(pipe: IO[bytes], most: int) -> DecodedFrame:
     head = pipe.readline()
     if not head.endswith(b"\n"):
         raise DecoderDiedError("the decoder ended")
@@ -158,7 +221,9 @@ def _receive(pipe: IO[bytes]) -> DecodedFrame:
     if "error" in said:
         raise UndecodableError(said["error"])
     dtype = np.dtype(said["dtype"])
-    length = int(np.prod(said["shape"])) * dtype.itemsize
+    length = math.prod(said["shape"]) * dtype.itemsize
+    if length > most:
+        raise DecoderDiedError("the decoded frames are too large")  # it is ended: it would go on writing
     content = pipe.read(length)
     if len(content) != length:
         raise DecoderDiedError("the decoder ended")

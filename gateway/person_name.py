@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-LONGEST = 1024
-"""Characters of a folded name that are kept: the width of its column."""
+LONGEST = 512
+"""Characters of a folded name that are kept: PostgreSQL's index takes 2704 bytes, and a character may have four."""
 _ACCENTS = re.compile("[\u0300-\u036f]")
 _SPACES = re.compile(r"\s+")
 WORD_STARTS = "=^ -"
@@ -21,7 +21,7 @@ def folded(name: str) -> str:
     groups = [fold_group(group) for group in name.split("=")]
     while groups and not groups[-1]:
         groups.pop()
-    return f"={'='.join(groups)}="[:LONGEST] if groups else ""
+    return f"={'='.join(groups)}"[: LONGEST - 1] + "=" if groups else ""
 
 
 def fold_group(group: str) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import pydicom
 import structlog
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 
+from gateway.decoding import MALFORMED, read_file
 from gateway.errors import CannotUnderstandError
 from gateway.header import valid_uid
 from gateway.quiet import quietly
@@ -24,7 +22,6 @@ CODES = frozenset({QUALITY, "113037", "113038", "113039"})
 """DCM codes of CID 7011 Rejection Codes."""
 _NOTE_LIMIT = 1 << 26
 """Bytes of the largest note that is read."""
-_MALFORMED = (AttributeError, InvalidDicomError, LookupError, RuntimeError, TypeError, ValueError, struct.error)
 
 
 def read_note(path: Path) -> tuple[str, Sequence[Rejected]] | None:
@@ -36,10 +33,10 @@ def read_note(path: Path) -> tuple[str, Sequence[Rejected]] | None:
         if path.stat().st_size > _NOTE_LIMIT:
             return None
         with quietly():
-            dataset = pydicom.dcmread(path, stop_before_pixels=True)
+            dataset = read_file(path, most_inflated=_NOTE_LIMIT, stop_before_pixels=True)
             code = _code(dataset)
             return None if code is None else (code, list(_rejected(dataset)))
-    except _MALFORMED as error:
+    except MALFORMED as error:
         log.warning("note.unreadable", file=path.name, error=type(error).__name__)
         return None
 

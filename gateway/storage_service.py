@@ -46,7 +46,7 @@ _INVALID_PDU = "Evt19"  # PS3.8 table 9-10
 _MESSAGE_LIMIT = 1 << 20
 """Bytes of a command, and of the data set of anything but C-STORE."""
 _OUTSTANDING_LIMIT = 8
-"""C-STORE requests waiting for their response; we never negotiate more than one."""
+"""Requests of a kind, C-STORE or another, waiting to be served; we never negotiate more than one."""
 _AFFECTED_SOP_CLASS_UID, _AFFECTED_SOP_INSTANCE_UID = 0x00000002, 0x00001000
 
 
@@ -222,6 +222,8 @@ class StorageService(DIMSEServiceProvider):
         super().receive_primitive(part)
         if self.message is None:
             self._message_bytes = 0
+            if self.msg_queue.qsize() > _OUTSTANDING_LIMIT:
+                raise ValueError("more operations outstanding than negotiated")
         elif isinstance(self.message, C_STORE_RQ):
             self._coming = self._begin(context_id, self.message.command_set)
             self.message = None

@@ -14,7 +14,11 @@ lungs.py        are these lungs? measurements of them
 classes.py      probabilities -> findings of the label hierarchy
 bundle.py       bundle.toml -> Bundle (no torch); table.py reads its fields
 transforms.py   resample, window, letter-box; each with its inverse
-predict.py      Bundle + Volume -> findings, on a device
+grid.py         volumes onto a grid along the patient's axes, and back by the exact inverse
+input_spec.py   what a network is shown: images or volumes; fit.py  whether a volume is that
+volume_labels.py a volume through a network, patch by patch; measurement.py  volume, mean, share below
+predict.py      Bundle + series -> findings, on a device; predict_volume.py  the same for volumes
+self_test.py    what a network says of a made-up input, at every load; device.py  CPU or GPU
 saliency.py     Grad-CAM
 networks/       one idea per file: pyramid, attention, fusion, heads, decoder, hybridmednet
 training/       data, augmentation, losses, loop, calibration, evaluation

@@ -9,6 +9,7 @@ Volumes are shown on a grid whose axes are those of the patient (LPS), whatever 
     overlap = 0.25                        # share that neighbouring patches have in common
     window = [-1000.0, 400.0]             # modality values that become -1 and 1, clipped; or
     percentiles = [0.5, 99.5]             # clipped to these, then to mean 0 and standard deviation 1
+    edge_below = -320.0                   # ? where the network is unsure of an edge, voxels below this belong inside
     mirrors = ["x"]                       # ? show it mirrored along these axes, too, and average
     planes = [10, 2000]                   # least and most source planes
     least_extent_mm = [100.0, 150.0, 150.0]
@@ -50,6 +51,8 @@ class VolumeInput:
     window: tuple[float, float] | None
     percentiles: tuple[float, float] | None
     """Exactly one of window and percentiles is given."""
+    edge_below: float | None
+    """Modality value under which a voxel belongs to the segment where the network is unsure of it; None: it decides."""
     mirrors: tuple[str, ...]
     """Axes of the patient along which the volume is shown mirrored, too; the answers are averaged."""
     planes: tuple[int, int]
@@ -103,6 +106,7 @@ def _volume(entry: Table) -> VolumeInput:
         overlap=overlap,
         window=_rising(entry, "window") if "window" in entry.values else None,
         percentiles=_percentiles(entry) if "percentiles" in entry.values else None,
+        edge_below=entry.get("edge_below", float) if "edge_below" in entry.values else None,
         mirrors=mirrors,
         planes=(planes[0], planes[1]),
         least_extent_mm=_lengths(entry, "least_extent_mm"),

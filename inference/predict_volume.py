@@ -162,7 +162,7 @@ class VolumePredictor:
 
     def _evaluate(self, volume: PreparedVolume, suffix: str) -> Findings:
         """Evaluate one volume; `suffix` makes tracking identifiers differ between the volumes of one job."""
-        labels = find_labels(self.network, volume.on_grid, self.spec, volume.affine_lps, volume.voxels.shape)
+        labels = find_labels(self.network, volume.on_grid, self.spec, volume.voxels, volume.affine_lps)
         self._check_found(labels, volume.voxel_mm3)
         return Findings(
             algorithm=self.bundle.algorithm,

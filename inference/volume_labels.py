@@ -16,6 +16,7 @@ from monai.inferers.utils import sliding_window_inference
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional
 
 from inference.grid import Grid, from_grid, grid_around, to_grid
 from inference.input_spec import VolumeInput
@@ -24,6 +25,9 @@ from inference.networks.hybridmednet3d import HybridMedNet3d
 _CHUNK_VOXELS = 1 << 22
 """Source voxels whose scores are brought back at once: 50 MiB for three classes."""
 _LEAST_SPREAD = 1e-6
+_UNSURE_LOG_ODDS = 3.0
+"""Below it (a probability between 0.05 and 0.95) an edge is the source's to place."""
+_FAR_LOG_ODDS = 20.0
 _MARGIN = 2
 """Grid voxels around what was found that are brought back, too."""
 _AXES = {"z": 2, "y": 3, "x": 4}
@@ -70,27 +74,48 @@ def find_labels(
     network: HybridMedNet3d,
     volume: GridVolume,
     spec: VolumeInput,
+    voxels: NDArray[np.float32],
     affine_lps: NDArray[np.float64],
-    shape: tuple[int, ...],
 ) -> Labels:
-    """Segment a volume; `affine_lps` and `shape` (Z, Y, X) are the source's."""
+    """Segment a volume; `voxels` (Z, Y, X) and `affine_lps` are the source's."""
     scores = largest_parts(predict_scores(network, volume.voxels, spec))
     probabilities = torch.softmax(scores, dim=0)
     best, winner = probabilities.max(dim=0)
     confidence = tuple(_mean(best[winner == number]) for number in range(1, len(scores)))
-    return Labels(_on_source(scores, winner > 0, volume.grid, affine_lps, shape), confidence)
+    numbers = np.zeros(voxels.shape, dtype=np.uint8)
+    if bool((winner > 0).any()):
+        # Only at an edge of what was found may the source decide: air is air outside the body, too.
+        near = ndimage.binary_dilation((winner > 0).numpy(), np.ones((3, 3, 3), dtype=bool))
+        scores[0][torch.from_numpy(~near)] += _FAR_LOG_ODDS
+        for box in _chunks(_source_box((winner > 0).numpy(), volume.grid, affine_lps, voxels.shape)):
+            on_source = from_grid(scores, volume.grid, affine_lps, box)  # (C, z, y, x)
+            numbers[box] = _decided(on_source, voxels[box], spec.edge_below)
+    return Labels(numbers, confidence)
 
 
 def predict_scores(network: HybridMedNet3d, voxels: Tensor, spec: VolumeInput) -> Tensor:
     """Return (C, Z, Y, X) scores of a normalised (Z, Y, X) volume, the mean over overlapping patches and mirrors."""
     device = next(network.parameters()).device
-    batch = voxels[None, None]  # (1, 1, Z, Y, X)
+    batch, inner = _padded(voxels[None, None], spec.patch)  # (1, 1, Z', Y', X')
     with torch.inference_mode():
         scores = _windows(network, batch, spec, device)
         for axis in spec.mirrors:
             mirrored = _windows(network, batch.flip(_AXES[axis]), spec, device)
             scores = scores + mirrored.flip(_AXES[axis])
-    return scores[0] / (1 + len(spec.mirrors))
+    return scores[0][inner] / (1 + len(spec.mirrors))
+
+
+def _padded(batch: Tensor, patch: tuple[int, int, int]) -> tuple[Tensor, tuple[slice, ...]]:
+    """Let a volume's border go on up to the size of a patch, as in training; return where the volume lies in it.
+
+    A constant would do harm: the network's norms are over all that it sees.
+    """
+    lacking = [max(0, side - have) for side, have in zip(patch, batch.shape[2:], strict=True)]
+    before = [lack // 2 for lack in lacking]
+    ends = [(first, lack - first) for first, lack in zip(before, lacking, strict=True)]
+    inner = tuple(slice(first, first + have) for first, have in zip(before, batch.shape[2:], strict=True))
+    padded = functional.pad(batch, [size for end in reversed(ends) for size in end], mode="replicate")
+    return padded, (slice(None), *inner)
 
 
 def _windows(network: HybridMedNet3d, batch: Tensor, spec: VolumeInput, device: torch.device) -> Tensor:
@@ -101,7 +126,6 @@ def _windows(network: HybridMedNet3d, batch: Tensor, spec: VolumeInput, device: 
         predictor=network,
         overlap=spec.overlap,
         mode="gaussian",
-        cval=float(batch.min()),
         sw_device=device,
         device=torch.device("cpu"),
     )
@@ -132,15 +156,20 @@ def _mean(values: Tensor) -> float:
     return float(values.mean()) if values.numel() else 0.0
 
 
-def _on_source(
-    scores: Tensor, found: Tensor, grid: Grid, affine_lps: NDArray[np.float64], shape: tuple[int, ...]
-) -> NDArray[np.uint8]:
-    numbers = np.zeros(shape, dtype=np.uint8)
-    if not found.any():
-        return numbers
-    for box in _chunks(_source_box(found.numpy(), grid, affine_lps, shape)):
-        numbers[box] = from_grid(scores, grid, affine_lps, box).argmax(dim=0).to(torch.uint8).numpy()
-    return numbers
+def _decided(scores: Tensor, voxels: NDArray[np.float32], edge_below: float | None) -> NDArray[np.uint8]:
+    """Return the winning class of each voxel; at edges of which the network is unsure, the source's own value decides.
+
+    The network sees a coarse grid, the source's voxels are several times as fine: it knows what is lung and which, they
+    know where it ends.
+    """
+    winner = scores.argmax(dim=0)  # (z, y, x)
+    if edge_below is not None:
+        segment, best = 1 + scores[1:].argmax(dim=0), scores[1:].amax(dim=0)
+        margin = best - scores[0]  # the logarithm of the odds of segment against background
+        is_inside = torch.from_numpy(np.ascontiguousarray(voxels)) < edge_below
+        is_unsure = margin.abs() < _UNSURE_LOG_ODDS
+        winner = torch.where(is_unsure, torch.where(is_inside, segment, 0), winner)
+    return winner.to(torch.uint8).numpy()
 
 
 def _source_box(

@@ -12,7 +12,9 @@ _SPACING_MM = (6.0, 2.0, 2.0)
 def chest_affine(shape: tuple[int, int, int]) -> NDArray[np.float64]:
     """Return the affine of axial planes from foot to head, rows to the left, columns to the back, middle at 0."""
     affine = np.diag([*reversed(_SPACING_MM), 1.0])
-    affine[:3, 3] = [-(count - 1) / 2 * step for count, step in zip(reversed(shape), reversed(_SPACING_MM), strict=True)]
+    affine[:3, 3] = [
+        -(count - 1) / 2 * step for count, step in zip(reversed(shape), reversed(_SPACING_MM), strict=True)
+    ]
     return affine
 
 
@@ -27,9 +29,7 @@ def chest(
         Between the lungs in the middle; below 2 their outermost voxels touch, as in emphysema.
     """
     affine = chest_affine(shape)
-    z, y, x = (
-        (np.arange(count) - (count - 1) / 2) * step for count, step in zip(shape, _SPACING_MM, strict=True)
-    )
+    z, y, x = ((np.arange(count) - (count - 1) / 2) * step for count, step in zip(shape, _SPACING_MM, strict=True))
     z, y, x = z[:, None, None], y[None, :, None], x[None, None, :]
     voxels = np.full(shape, -1000.0, dtype=np.float32)
     voxels[np.broadcast_to((x / 155) ** 2 + (y / 105) ** 2 < 1, shape)] = 40

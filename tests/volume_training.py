@@ -17,9 +17,12 @@ _SHAPE = (16, 24, 16)
 _TINY = {
     "patch = [40, 56, 40]": "patch = [16, 24, 16]",
     "patch = [32, 48, 32]": "patch = [16, 24, 16]",
-    "widths = [32, 64, 96]": "widths = [16, 16, 16]",
+    "widths = [32, 64, 96]": "widths = [16, 16]",
+    "strides = [[2, 2, 2], [2, 2, 2]]": "strides = [[2, 2, 2]]",
+    "mirror_share = 0.5": "mirror_share = 0.0",
+    'mirrors = ["x"]': "mirrors = []",
     "folds = 5": "folds = 2",
-    "samples_per_epoch = 172": "samples_per_epoch = 24",
+    "samples_per_epoch = 172": "samples_per_epoch = 12",
     "batch_size = 4": "batch_size = 2",
     "average_decay = 0.99": "average_decay = 0.5",
     "least_volume_ml = 0.3": "least_volume_ml = 0.01",
@@ -50,7 +53,7 @@ def make_volumes(folder: Path) -> Path:
 
 def describe_tiny_volumes(folder: Path) -> Path:
     """Write a shipped bundle's description into `folder`, with a network small enough for seconds; no weights."""
-    text = (Path("/tmp/volbundles/bundles/mr-hippocampus/bundle.toml")).read_text(encoding="utf-8")
+    text = (default_bundle_dir() / "mr-hippocampus" / "bundle.toml").read_text(encoding="utf-8")
     for shipped, tiny in _TINY.items():
         assert shipped in text, shipped
         text = text.replace(shipped, tiny)

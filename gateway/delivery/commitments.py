@@ -152,7 +152,8 @@ class CommitmentTeller:
         """Hold what is due for as long as telling it may take; leave out what another process holds."""
         until = self._now() + timedelta(seconds=self._limits.timeout_s * (len(due) + 4))
         with self._store.write() as connection:
-            return [one for one in due if commitments.hold(connection, one, until)]
+            taken = [commitments.hold(connection, one, until) for one in due]
+        return [one for one in taken if one is not None]
 
     def _keep_for(self, peer_ae: str, those: Sequence[Commitment]) -> None:
         """Let a peer wait whose address is not configured, and say so once."""
@@ -176,13 +177,13 @@ class CommitmentTeller:
     def _rest(self, one: Commitment, delay: timedelta, reason: str) -> None:
         if self._now() > one.created_at + _KEPT:
             with self._store.write() as connection:
-                commitments.fail(connection, one.id, self._now(), reason)
+                commitments.fail(connection, one, self._now(), reason)
         else:
             self._put_back(one, self._now() + delay, reason)
 
     def _put_back(self, one: Commitment, available_at: datetime, reason: str | None, *, counts: bool = False) -> None:
         with self._store.write() as connection:
-            commitments.put_back(connection, one.id, available_at, reason, counts=counts)
+            commitments.put_back(connection, one, available_at, reason, counts=counts)
 
     @contextmanager
     def _associated(self, address: DicomAddress) -> Iterator[Association]:
@@ -202,14 +203,14 @@ class CommitmentTeller:
         status = self._ask(association, result)
         if status == 0:
             with self._store.write() as connection:
-                commitments.finish(connection, one.id, self._now(), result.note)
+                commitments.finish(connection, one, self._now(), result.note)
             note_told(self._heartbeat.counters, one.calling_ae, result, "new association")
             return
         reason, tries = f"the peer answered 0x{status:04X}", one.attempts + 1
         log.warning("commitment.refused", peer_ae=one.calling_ae, reason=reason, attempt=tries)
         if tries >= self._limits.max_attempts:
             with self._store.write() as connection:
-                commitments.fail(connection, one.id, self._now(), reason)
+                commitments.fail(connection, one, self._now(), reason)
         else:
             delay = retry_delay(tries, self._limits.retry_first, self._limits.retry_limit)
             self._put_back(one, self._now() + delay, reason, counts=True)

@@ -22,6 +22,8 @@ from gateway.query.attributes import Attribute
 
 LONGEST_TEXT = 1024
 MOST_VALUES = 5000
+MOST_TEXTS = 100
+"""Texts or names of one key: SQLite nests a list of conditions 1000 deep at most."""
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _UID_LENGTH = 64
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -196,7 +198,10 @@ def _values(attribute: Attribute, value: str, separator: str) -> list[str]:
         raise InvalidQueryError(f"{attribute.keyword} takes at most {LONGEST_TEXT} characters")
     if _UNPRINTABLE.search(value):
         raise InvalidQueryError(f"{attribute.keyword} takes no control characters")
-    return [stripped for each in re.split(separator, value) if (stripped := each.strip())] or [value]
+    values = [stripped for each in re.split(separator, value) if (stripped := each.strip())] or [value]
+    if len(values) > MOST_TEXTS:
+        raise InvalidQueryError(f"{attribute.keyword} takes at most {MOST_TEXTS} values")
+    return values
 
 
 _PARSERS: Mapping[str, Callable[[Attribute, str, bool], Criterion | None]] = {

@@ -26,6 +26,8 @@ class Query:
     """Unique keys of the levels above, besides `keys`: no wildcards."""
     is_fuzzy: bool = False
     """Whether names are matched word by word, in any order, by their beginnings."""
+    is_combined: bool = True
+    """Whether ranges of a date and of its time are one range of moments; else each holds for itself."""
     limit: int | None = None
     offset: int = 0
     wanted: frozenset[int] | None = None

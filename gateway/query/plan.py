@@ -46,7 +46,10 @@ def statement(query: Query, dialect_name: str, among: Sequence[str] | None = Non
     if among is not None:
         asked.append((BY_TAG[STUDY_UID], OneOf(tuple(among))))
     conditions = Conditions(dialect_name)
-    selects = [_select(query.level, branch, _conditions(conditions, branch, asked)) for branch in BRANCHES[query.level]]
+    selects = [
+        _select(query.level, branch, _conditions(conditions, branch, asked, is_combined=query.is_combined))
+        for branch in BRANCHES[query.level]
+    ]
     is_of_one_study = any(
         attribute.tag == STUDY_UID and isinstance(criterion, OneOf) and len(criterion.values) == 1
         for attribute, criterion in asked
@@ -72,12 +75,14 @@ def _asked(query: Query) -> list[Asked]:
     return asked
 
 
-def _conditions(writer: Conditions, branch: Branch, asked: Sequence[Asked]) -> list[sa.ColumnElement[bool]]:
+def _conditions(
+    writer: Conditions, branch: Branch, asked: Sequence[Asked], *, is_combined: bool
+) -> list[sa.ColumnElement[bool]]:
     conditions: list[sa.ColumnElement[bool]] = []
     ranges = {each.tag: of for each, of in asked if isinstance(of, Between) and of.is_range}
     taken: set[int] = set()
     for date, time in _DATE_TIMES:
-        if date in ranges and time in ranges:
+        if is_combined and date in ranges and time in ranges:
             date_column, time_column = (branch.columns[str(BY_TAG[tag].column)] for tag in (date, time))
             conditions.append(combined(date_column, time_column, ranges[date], ranges[time]))
             taken |= {date, time}

@@ -60,7 +60,7 @@ class Asked:
         self._request_tags = [int(element.tag) for item in _items(identifier) for element in item]
         self._charset = str(identifier.get("SpecificCharacterSet") or "")
 
-    def query(self, *, is_fuzzy: bool) -> Query:
+    def query(self, *, is_fuzzy: bool, is_combined: bool) -> Query:
         """Return the query that it stands for."""
         known = matching_tags(self.level)
         keys = {tag: key_text(self._identifier, tag) for tag in self._tags if tag in known and tag not in self._parents}
@@ -71,6 +71,7 @@ class Asked:
             keys={tag: text for tag, text in keys.items() if text},
             parents=self._parents,
             is_fuzzy=is_fuzzy,
+            is_combined=is_combined,
             wanted=frozenset((*self._tags, *self._uniques)) & return_tags(self.level),
         )
 

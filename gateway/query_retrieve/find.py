@@ -16,7 +16,7 @@ from gateway.place import place
 from gateway.query import Match, Query, find
 from gateway.query_retrieve.answer import Asked
 from gateway.query_retrieve.model import MODELS, model_of, read_identifier
-from gateway.query_retrieve.negotiation import is_fuzzy, is_relational, negotiate
+from gateway.query_retrieve.negotiation import is_combined, is_fuzzy, is_relational, negotiate
 from gateway.services import Counters
 from gateway.store import Store
 
@@ -99,7 +99,7 @@ class FindService:
             model_of(sop_class),
             is_relational=is_relational(event.assoc, sop_class),
         )
-        query = asked.query(is_fuzzy=is_fuzzy(event.assoc, sop_class))
+        query = asked.query(is_fuzzy=is_fuzzy(event.assoc, sop_class), is_combined=is_combined(event.assoc, sop_class))
         for count, match in enumerate(self._matches(query, asked)):
             if count == self._limit:
                 raise TooManyMatchesError(f"more than {self._limit} matches: ask more precisely")

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorage
 
 import gateway
-from gateway.report.assignment import ObjectReference
+from gateway.report.assignment import ObjectReference, zone
 from gateway.report.characters import in_ascii, make_room
 from gateway.report.content import coded, text_item
 from gateway.report.evidence import by_series
@@ -51,7 +51,7 @@ class NoteIdentity:
     series_instance_uid: str
     sop_instance_uid: str
     rejected_at: datetime
-    """Aware; becomes content date and time."""
+    """Aware; becomes content date and time, in the zone of the source's other times."""
 
 
 def render_rejection_note(
@@ -115,9 +115,10 @@ def _document(objects: Sequence[ObjectReference], source: Dataset, identity: Not
     note.ManufacturerModelName = "HybridMed Gateway"
     note.SoftwareVersions = gateway.__version__
     note.InstanceNumber = 1
+    at = identity.rejected_at.astimezone(zone(note.get("TimezoneOffsetFromUTC")) or identity.rejected_at.tzinfo)
     for keyword in ("InstanceCreation", "Content"):
-        setattr(note, f"{keyword}Date", identity.rejected_at.strftime("%Y%m%d"))
-        setattr(note, f"{keyword}Time", identity.rejected_at.strftime("%H%M%S.%f"))
+        setattr(note, f"{keyword}Date", at.strftime("%Y%m%d"))
+        setattr(note, f"{keyword}Time", at.strftime("%H%M%S.%f"))
     requests = referenced_requests(source) or list(source.get("ReferencedRequestSequence") or ())
     if requests:
         note.ReferencedRequestSequence = requests

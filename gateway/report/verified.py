@@ -83,11 +83,11 @@ def verified_report(  # noqa: PLR0913 # what a verified report is made of, by na
     document.VerifyingObserverSequence = [_verifier(verification)]
     document.PredecessorDocumentsSequence = by_series([_reference_to(predecessor)])
     _put_person(document, verification.who)
-    if verification.comment:
+    _correct_groups(document, changes, tracking_uid, verification.who)
+    if verification.comment:  # in the first group that stays
         comment = tree.text_item("CONTAINS", tree.COMMENT, verification.comment)
         for group in tree.measurement_groups(document)[:1]:
             group.ContentSequence.append(comment)
-    _correct_groups(document, changes, tracking_uid, verification.who)
     if replacement is not None:
         _point_to(document, replacement)
     return document

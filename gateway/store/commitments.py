@@ -1,11 +1,12 @@
 """Storage commitment: a row for each transaction, until its result has been told or nobody could be told for long.
 
-`available_at` is when a row may be taken for telling; whoever takes it moves that on, so that no two tell it at once.
+`available_at` is when a row may be taken for telling; whoever takes it moves that on, so that no two tell it at once:
+what is done to a row later is done only where it stands as it was taken.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -79,31 +80,34 @@ def list_due(connection: Connection, now: datetime, limit: int) -> list[Commitme
     return [_commitment(row) for row in connection.execute(query.limit(limit))]
 
 
-def hold(connection: Connection, which: Commitment, until: datetime) -> bool:
-    """Take a transaction until a time; False where somebody else has it, or its result is told."""
-    is_free = (commitment.c.available_at == which.available_at, commitment.c.state == "waiting")
-    statement = sa.update(commitment).where(commitment.c.id == which.id, *is_free).values(available_at=until)
-    return connection.execute(statement).rowcount == 1
+def hold(connection: Connection, which: Commitment, until: datetime) -> Commitment | None:
+    """Take a transaction until a time; None where somebody else has taken it since, or its result is told."""
+    return replace(which, available_at=until) if _update(connection, which, {"available_at": until}) else None
 
 
 def put_back(
-    connection: Connection, row_id: int, available_at: datetime, reason: str | None = None, *, counts: bool = False
+    connection: Connection,
+    which: Commitment,
+    available_at: datetime,
+    reason: str | None = None,
+    *,
+    counts: bool = False,
 ) -> None:
     """Let a transaction be taken again from a time on; `counts`: the peer was told and said no."""
     values: dict[str, object] = {"available_at": available_at, "attempts": commitment.c.attempts + int(counts)}
     if reason is not None:
         values["reason"] = reason
-    _update(connection, row_id, values)
+    _update(connection, which, values)
 
 
-def finish(connection: Connection, commitment_id: int, now: datetime, note: str | None = None) -> None:
+def finish(connection: Connection, which: Commitment, now: datetime, note: str | None = None) -> None:
     """Mark a result as told."""
-    _update(connection, commitment_id, {"state": "done", "finished_at": now, "reason": note})
+    _update(connection, which, {"state": "done", "finished_at": now, "reason": note})
 
 
-def fail(connection: Connection, commitment_id: int, now: datetime, reason: str) -> None:
+def fail(connection: Connection, which: Commitment, now: datetime, reason: str) -> None:
     """Give up telling a result."""
-    _update(connection, commitment_id, {"state": "failed", "finished_at": now, "reason": reason})
+    _update(connection, which, {"state": "failed", "finished_at": now, "reason": reason})
 
 
 def forget_told(connection: Connection, before: datetime) -> int:
@@ -112,9 +116,10 @@ def forget_told(connection: Connection, before: datetime) -> int:
     return connection.execute(sa.delete(commitment).where(*ended)).rowcount
 
 
-def _update(connection: Connection, commitment_id: int, values: dict[str, object]) -> None:
-    which = (commitment.c.id == commitment_id, commitment.c.state == "waiting")
-    connection.execute(sa.update(commitment).where(*which).values(**values))
+def _update(connection: Connection, which: Commitment, values: dict[str, object]) -> bool:
+    stands = (commitment.c.available_at == which.available_at, commitment.c.state == "waiting")
+    statement = sa.update(commitment).where(commitment.c.id == which.id, *stands).values(**values)
+    return connection.execute(statement).rowcount == 1
 
 
 def _commitment(row: sa.Row[tuple[object, ...]]) -> Commitment:

@@ -17,9 +17,11 @@ from sqlalchemy.engine import Connection
 from gateway.errors import ConflictError, NotFoundError
 from gateway.job import State
 from gateway.store.engine import insert_ignore
-from gateway.store.tables import delivery, job
+from gateway.store.tables import artefact, delivery, job
 
 DeliveryState = Literal["waiting", "done", "failed", "cancelled"]
+_VERIFICATION = "verification"
+"""`requested_by` of a person's word on a result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,25 +199,56 @@ def _require_failed(connection: Connection, ids: Sequence[int]) -> None:
 
 
 def _cancel_replaced(connection: Connection, destination: str, now: datetime) -> None:
-    """Cancel what waits though a newer revision is done and goes to the same destination.
+    """Cancel what waits though a newer revision is done and goes to the same destination, or a person rejected it.
 
     A verified revision replaces nothing: its reports refer to the segmentation and the reports of the one before, which
-    goes first. Where a person rejects a result, the verification itself cancels what waits.
+    goes first. A rejection note is never cancelled: what it withdraws may have been sent long ago. A verification
+    cancels by itself what waits of the result that it rejects; here comes what was being sent at that moment and
+    failed, and what is tried again later.
     """
+    reasons = {
+        "replaced by a newer revision before it was sent": _is_replaced(destination),
+        "rejected before it was sent": _is_rejected(),
+    }
+    for reason, condition in reasons.items():
+        query = sa.update(delivery).where(delivery.c.destination == destination, *_is_due(now), condition)
+        connection.execute(query.values(state="cancelled", reason=reason, finished_at=now))
+
+
+def _is_replaced(destination: str) -> sa.ColumnElement[bool]:
     old, new, other = job.alias(), job.alias(), delivery.alias()
-    is_replaced = sa.exists().where(
+    has_note = sa.exists().where(artefact.c.job_id == delivery.c.job_id, artefact.c.kind.startswith("note-"))
+    newer = sa.exists().where(
         old.c.id == delivery.c.job_id,
-        new.c.study_instance_uid == old.c.study_instance_uid,
-        new.c.bundle == old.c.bundle,
-        new.c.revision > old.c.revision,
-        new.c.state == State.DONE,
-        new.c.requested_by != "verification",
+        *_is_newer_done(old, new),
+        new.c.requested_by != _VERIFICATION,
         other.c.job_id == new.c.id,
         other.c.destination == destination,
     )
-    query = sa.update(delivery).where(delivery.c.destination == destination, *_is_due(now), is_replaced)
-    values = {"state": "cancelled", "reason": "replaced by a newer revision before it was sent", "finished_at": now}
-    connection.execute(query.values(**values))
+    return sa.and_(newer, ~has_note)
+
+
+def _is_rejected() -> sa.ColumnElement[bool]:
+    """Say whether a person rejected the result that the delivery is of: no other one of an algorithm lies between."""
+    old, new, between = job.alias(), job.alias(), job.alias()
+    has_other = (
+        sa.exists()
+        .where(*_is_newer_done(old, between), between.c.revision < new.c.revision)
+        .where(between.c.requested_by != _VERIFICATION)
+        .correlate(old, new)
+    )
+    return sa.exists().where(
+        old.c.id == delivery.c.job_id,
+        *_is_newer_done(old, new),
+        new.c.requested_by == _VERIFICATION,
+        new.c.verification["action"].as_string() == "reject",
+        ~has_other,
+    )
+
+
+def _is_newer_done(old: sa.FromClause, new: sa.FromClause) -> tuple[sa.ColumnElement[bool], ...]:
+    same = (new.c.study_instance_uid == old.c.study_instance_uid, new.c.bundle == old.c.bundle)
+    return *same, new.c.revision > old.c.revision, new.c.state == State.DONE
 
 
 def _is_due(now: datetime) -> tuple[sa.ColumnElement[bool], ...]:

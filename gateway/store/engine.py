@@ -123,7 +123,8 @@ def insert_ignore(
     if not rows:
         return 0
     insert = _insert(connection, table).on_conflict_do_nothing(index_elements=list(keys))
-    return sum(connection.execute(insert, row).rowcount for row in rows)
+    counted = {"preserve_rowcount": True}  # SQLAlchemy gives that of an INSERT up on PostgreSQL
+    return sum(connection.execute(insert, row, execution_options=counted).rowcount for row in rows)
 
 
 def upsert(

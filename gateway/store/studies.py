@@ -14,6 +14,7 @@ from gateway.errors import NotFoundError
 from gateway.job import Priority
 from gateway.store.tables import artefact, association, instance, rejection, series, service, study
 
+_DICOM = "application/dicom"
 StudyState = Literal["receiving", "routed", "unrouted"]
 
 
@@ -122,6 +123,22 @@ _INSTANCE_COLUMNS = [instance.c[field.name] for field in fields(InstanceRow)]
 _is_rejected = sa.exists().where(rejection.c.sop_instance_uid == instance.c.sop_instance_uid).correlate(instance)
 
 
+def _is_study_shown() -> sa.ColumnElement[bool]:
+    of_study = rejection.c.study_instance_uid == study.c.study_instance_uid
+    image = (instance.c.study_instance_uid == study.c.study_instance_uid, instance.c.is_current, ~_is_rejected)
+    refused = sa.exists().where(rejection.c.sop_instance_uid == artefact.c.sop_instance_uid).correlate(artefact)
+    result = (artefact.c.study_instance_uid == study.c.study_instance_uid, artefact.c.media_type == _DICOM, ~refused)
+    return sa.or_(
+        ~sa.exists().where(of_study).correlate(study),
+        sa.exists().where(*image).correlate(study),
+        sa.exists().where(*result).correlate(study),
+    )
+
+
+study_is_shown = _is_study_shown()
+"""Of a study: not all that it has been is rejected."""
+
+
 def get_study(connection: Connection, study_instance_uid: str) -> StudyRow:
     """Return a study; NotFoundError where there is none."""
     query = sa.select(*_STUDY_COLUMNS).where(study.c.study_instance_uid == study_instance_uid)
@@ -147,8 +164,8 @@ def lock_study(connection: Connection, study_instance_uid: str, *, skip_locked: 
 def list_studies(
     connection: Connection, which: StudyFilter | None = None, *, limit: int = 100, offset: int = 0
 ) -> list[StudyRow]:
-    """Return studies, the latest received first."""
-    query = sa.select(*_STUDY_COLUMNS).where(*_conditions(which or StudyFilter()))
+    """Return studies, the latest received first; those of which everything is rejected are left out."""
+    query = sa.select(*_STUDY_COLUMNS).where(study_is_shown, *_conditions(which or StudyFilter()))
     newest_first = (study.c.last_received_at.desc(), study.c.study_instance_uid)
     rows = connection.execute(query.order_by(*newest_first).limit(limit).offset(offset))
     return [StudyRow(**row._mapping) for row in rows]

@@ -16,6 +16,7 @@ from gateway.store.jobs import JobFilter, JobRow, get_job, list_jobs
 from gateway.store.results import NewArtefact, list_artefacts
 from gateway.store.studies import get_study
 from gateway.store.tables import delivery, job
+from gateway.store.workitem_events import note_state
 
 REQUESTED_BY = "verification"
 NOTE = "note-rejection"
@@ -169,6 +170,7 @@ def add_verified_job(  # noqa: PLR0913 # a row's values, by name
         "verification": dict(verification),
     }
     connection.execute(sa.insert(job).values(**row))
+    note_state(connection, job_id, State.DONE, None, now)
 
 
 def cancel_deliveries(connection: Connection, job_ids: Sequence[str], now: datetime, reason: str) -> int:

@@ -119,7 +119,8 @@ def _date(column: sa.ColumnElement[Any]) -> _Match:
     def condition(value: str, _: bool) -> Condition:
         start, dash, end = value.partition("-")
         if not all(part == "" or (part.isdecimal() and len(part) == 8) for part in (start, end)):  # noqa: PLR2004 # DA
-            raise ValueError(f"{value[:40]!r} is neither YYYYMMDD nor a range of such dates")
+            # The value is not said: it is a patient's, and the refusal is logged.
+            raise ValueError("a date is YYYYMMDD, or a range of such dates")
         if not dash:
             return column == value
         bounds = [column >= start] if start else []

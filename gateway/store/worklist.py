@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gateway.job import State
-from gateway.store.studies import StudyRow
+from gateway.store.studies import StudyRow, study_is_shown
 from gateway.store.tables import artefact, delivery, fhir_resource, finding, job, outbox, series, study
 
 WorkState = Literal["receiving", "unrouted", "waiting", "running", "failed", "not-evaluable", "preliminary", "verified"]
@@ -216,7 +216,7 @@ def _is_ours() -> sa.ColumnElement[bool]:
 
 
 def _conditions(which: WorklistFilter) -> list[sa.ColumnElement[bool]]:
-    conditions: list[sa.ColumnElement[bool]] = []
+    conditions: list[sa.ColumnElement[bool]] = [study_is_shown]
     if which.state is not None:
         conditions.append(_is_in(which.state))
     if which.dated_from is not None:

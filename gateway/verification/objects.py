@@ -45,6 +45,8 @@ class Basis:
     data_dir: Path
     artefacts: Sequence[NewArtefact]
     """Of the result that stands."""
+    revisions: Sequence[Sequence[NewArtefact]]
+    """Of the algorithm's result and of what persons made of it, the oldest first."""
     origin_job_id: uuid.UUID
     origin_revision: int
     """Of the algorithm's result, which the tracking UIDs derive from."""
@@ -107,12 +109,12 @@ def write_objects(basis: Basis, changes: Sequence[Changes]) -> Objects:
     withdrawn: tuple[ObjectReference, ...] = ()
     standard: set[str] = set()
     segmentations: dict[int, Dataset] = {}
-    for variant in sorted({"", *(each.variant for each in dicom)}):
+    for variant in sorted({"", *(each.variant for revision in basis.revisions for each in revision)}):
         view = _view(dicom, variant)
-        gone = _withdrawn(basis, view, changes)
+        gone = _rejected(basis, variant) if basis.verification.action == "reject" else _withdrawn(view, changes)
         if variant == "":
             withdrawn = tuple(gone)
-        for ordinal, (reference, dataset) in [*_objects(basis, view, changes), *_note(basis, view, gone)]:
+        for ordinal, (reference, dataset) in [*_objects(basis, view, changes), *_note(basis, gone)]:
             written = write_result(folder, reference.kind, ordinal, DICOM, encoded(dataset))
             if variant == "":
                 standard.add(written.digest)
@@ -213,13 +215,20 @@ def _segmentation(basis: Basis, artefact: NewArtefact, change: Changes) -> tuple
     return without_segments(dataset, removed, reference=reference, verification=basis.verification)
 
 
-def _withdrawn(basis: Basis, view: _View, changes: Sequence[Changes]) -> list[ObjectReference]:
-    """Return what no longer counts: all that was rejected, and the segmentation that held what was removed.
+def _rejected(basis: Basis, variant: str) -> list[ObjectReference]:
+    """Return all objects of a rejected result, of every revision of it: whoever got one has to learn of it."""
+    gone: dict[str | None, ObjectReference] = {}
+    for revision in basis.revisions:
+        dicom = [each for each in revision if each.media_type == DICOM and each.kind != NOTE]
+        gone |= {each.sop_instance_uid: _stored(each) for each in _view(dicom, variant).values()}
+    return list(gone.values())
+
+
+def _withdrawn(view: _View, changes: Sequence[Changes]) -> list[ObjectReference]:
+    """Return what no longer counts after a correction: the segmentation that held what was removed.
 
     Where no segment is left, the report of their measurements goes too; where some are, a verified one follows it.
     """
-    if basis.verification.action == "reject":
-        return [_stored(each) for each in view.values()]
     gone = []
     for (ordinal, kind), artefact in view.items():
         is_empty = len(changes[ordinal].removed) == len(changes[ordinal].removed_from)
@@ -228,11 +237,12 @@ def _withdrawn(basis: Basis, view: _View, changes: Sequence[Changes]) -> list[Ob
     return gone
 
 
-def _note(basis: Basis, view: _View, gone: Sequence[ObjectReference]) -> Iterator[tuple[int, _Made]]:
+def _note(basis: Basis, gone: Sequence[ObjectReference]) -> Iterator[tuple[int, _Made]]:
     """Yield the rejection note, where there is something to withdraw."""
     if not gone:
         return
-    source = next(each for each in view.values() if each.kind.startswith(_REPORTS))
+    written = [each for revision in basis.revisions for each in revision]
+    source = next(each for each in reversed(written) if each.kind.startswith(_REPORTS))
     reference = ObjectReference(
         kind=NOTE,
         study_instance_uid=source.study_instance_uid,

@@ -143,10 +143,11 @@ def read_verdict(fields: Mapping[str, str]) -> Verdict:
     action = fields.get("action", "").strip()
     if action not in ACTIONS:
         raise VerdictError(f"action is one of {', '.join(ACTIONS)}")
-    if not fields.get("job_id", "").strip():
+    job_id = _text(fields.get("job_id", ""), _NAME_LENGTH, "job_id")
+    if not job_id:
         raise VerdictError("job_id is missing: it says which results are meant")
     return Verdict(
-        job_id=fields["job_id"].strip(),
+        job_id=job_id,
         action=next(each for each in ACTIONS if each == action),
         observer=Observer(person_name(fields.get("observer", "")), _organisation(fields.get("organisation", ""))),
         comment=_text(fields.get("comment", ""), _COMMENT_LENGTH, "comment", lines=True),

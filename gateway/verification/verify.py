@@ -23,7 +23,7 @@ from gateway.store.deliveries import create_deliveries
 from gateway.store.findings import record_findings
 from gateway.store.jobs import JobRow
 from gateway.store.rejections import Rejected, Rejection, reject
-from gateway.store.results import NewArtefact, add_artefacts, write_resources
+from gateway.store.results import NewArtefact, add_artefacts, list_artefacts, write_resources
 from gateway.store.studies import get_study, list_instances, list_series, lock_study
 from gateway.store.verifications import Standing
 from gateway.verification.corrections import Changes, correct, told
@@ -203,6 +203,7 @@ def _basis(connection: Connection, plan: _Plan, store: Store) -> Basis:
     return Basis(
         data_dir=store.data_dir,
         artefacts=plan.artefacts,
+        revisions=[list_artefacts(connection, row.id) for row in plan.standing.jobs],
         origin_job_id=uuid.UUID(plan.standing.origin.id),
         origin_revision=plan.standing.origin.revision,
         job_id=uuid.UUID(plan.job_id),

@@ -36,6 +36,8 @@ log = structlog.get_logger()
 
 _JSON_LIMIT = 1 << 18
 _MOST_FIELDS = 2000
+_NUL = "\0"
+"""PostgreSQL takes it in no text, not even to look for it."""
 _Fields = Mapping[str, str]
 _Answered = Mapping[str, Any]
 
@@ -110,12 +112,16 @@ class Actions:
     def _route(self, name: str, act: _Act) -> Callable[[Request], Any]:
         async def handle(request: Request) -> Response:
             fields = await _read(request)
+            if any(_NUL in value for value in fields.values()):
+                raise HTTPException(400, "a field holds a NUL character")
             return await run_in_threadpool(self._perform, request, name, act, fields)
 
         return handle
 
     def _perform(self, request: Request, name: str, act: _Act, fields: _Fields) -> Response:
         uid = request.path_params["uid"]
+        if _NUL in uid:
+            raise HTTPException(404, "no such study")
         try:
             done, answered = act(uid, fields)
         except GatewayError as error:

@@ -121,7 +121,7 @@ class AccessMiddleware:
             except ServiceAwayError:
                 return _answer(request, 503, "transient", "the database does not answer; try again")
         request.state.is_allowed = is_allowed
-        path = request.url.path
+        path = request.scope["path"]  # `request.url` is put together with what the client says in Host
         is_open = path in _OPEN or path.startswith(_OPEN_FOLDER)
         # A page of another site that a name of its own leads to the loopback gets nothing, open or not.
         if not is_allowed and not (is_open and (self._sessions is not None or path in _PROBES)):
@@ -149,7 +149,8 @@ async def _refuse_socket(_scope: Scope, _receive: Receive, send: Send) -> None:
 
 
 def _answer(request: Request, status: int, code: str, text: str) -> Response:
-    if request.url.path == _FHIR or request.url.path.startswith(f"{_FHIR}/"):
+    path = request.scope["path"]
+    if path == _FHIR or path.startswith(f"{_FHIR}/"):
         issue = {"severity": "error", "code": code, "diagnostics": text}
         body = orjson.dumps({"resourceType": "OperationOutcome", "issue": [issue]})
         return Response(body, status, media_type="application/fhir+json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 import uuid
 from collections.abc import Set
 from contextlib import ExitStack
@@ -28,6 +29,8 @@ from gateway.web.dicomweb.multipart import MultipartReader, PartBegins, PartData
 log = structlog.get_logger()
 
 CALLING_AE = "STOW-RS"
+_ADOPT_EVERY_S = 30.0
+_LOOK_EVERY_S = 0.2
 _META_LIMIT = 1 << 16
 _META_START = 144
 """Preamble, prefix and group length (PS3.10 7.1)."""
@@ -122,8 +125,7 @@ class StowIntake:
             stack.callback(self._keep_what_is_left)
             stack.enter_context(self.indexer)
             self._stack = stack.pop_all()
-        for orphan in orphans(self._data_dir):
-            self.indexer.submit(orphan)
+        self.adopt()
         self._is_entered = True
         return self
 
@@ -132,6 +134,11 @@ class StowIntake:
     ) -> None:
         self._is_entered = False
         self._stack.__exit__(kind, error, trace)
+
+    def adopt(self) -> None:
+        """Hand what processes that are gone left in their spools to the indexer."""
+        for orphan in orphans(self._data_dir):
+            self.indexer.submit(orphan)
 
     def _keep_what_is_left(self) -> None:
         if not self.indexer.is_drained:
@@ -147,17 +154,39 @@ class ReceivingRole:
         That serves.
     intake
         Open as long as it does.
+    adopt_every_s
+        Between two looks for what processes that are gone left behind.
     """
 
-    def __init__(self, role: Role, intake: StowIntake) -> None:
+    def __init__(self, role: Role, intake: StowIntake, adopt_every_s: float = _ADOPT_EVERY_S) -> None:
         self.name = role.name
         self._role = role
         self._intake = intake
+        self._adopt_every_s = adopt_every_s
 
     def run(self, stop: threading.Event) -> None:
-        """Run the role."""
+        """Run the role; RuntimeError where its indexer ended, so that the role is started anew."""
+        ending = threading.Event()
         with self._intake:
-            self._role.run(stop)
+            watcher = threading.Thread(target=self._watch, args=(stop, ending), name="intake", daemon=True)
+            watcher.start()
+            try:
+                self._role.run(ending)
+            finally:
+                ending.set()
+                watcher.join()
+        if not stop.is_set():
+            raise RuntimeError("the indexer ended")
+
+    def _watch(self, stop: threading.Event, ending: threading.Event) -> None:
+        adopt_at = time.monotonic() + self._adopt_every_s
+        try:
+            while not ending.is_set() and not stop.wait(_LOOK_EVERY_S) and self._intake.indexer.is_alive:
+                if time.monotonic() >= adopt_at:
+                    self._intake.adopt()
+                    adopt_at = time.monotonic() + self._adopt_every_s
+        finally:
+            ending.set()
 
 
 class Session:

@@ -7,6 +7,7 @@ err in them (the standard's own example of an event does), and private attribute
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,10 +26,23 @@ _DEPTH = 8
 _ELEMENTS = 20_000
 _VALUE_LENGTH = 10_240  # of LT (PS3.5 table 6.2-1)
 _GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
-_NUMBERS = frozenset({"FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})
+_WHOLE: Mapping[str, tuple[int, int]] = {
+    **{vr: (0, (1 << bits) - 1) for vr, bits in (("US", 16), ("UL", 32), ("UV", 64))},
+    **{vr: (-(1 << bits - 1), (1 << bits - 1) - 1) for vr, bits in (("SS", 16), ("SL", 32), ("SV", 64))},
+}
+"""VR -> least and greatest value."""
+_REAL: Mapping[str, float] = {"FL": (2 - 2**-23) * 2.0**127, "FD": sys.float_info.max}
+"""VR -> greatest magnitude."""
+_NUMBERS = _WHOLE.keys() | _REAL.keys()
 _TEXTS = frozenset(
     {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
 )
+_DEFAULT_REPERTOIRE = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"})
+"""Texts that no Specific Character Set extends (PS3.5 6.1.2.3)."""
+_DECIMAL = {
+    "DS": re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?", re.ASCII),
+    "IS": re.compile(r"[+-]?\d{1,12}", re.ASCII),
+}
 
 
 def tag_of(keyword: str) -> str:
@@ -138,14 +152,29 @@ def _checked(vr: str, value: object) -> Any:
         return {group: _checked("LO", value[group]) for group in _GROUPS if value.get(group)}
     if vr == "PN" and isinstance(value, str):
         return _json_value("PN", _checked("LO", value))
-    if vr in _NUMBERS and isinstance(value, int | float) and not isinstance(value, bool):
+    if vr in _NUMBERS and isinstance(value, int | float) and not isinstance(value, bool) and _fits(vr, value):
         return value
     if vr in _TEXTS and isinstance(value, str | int | float) and not isinstance(value, bool):
         text = str(value)
         if len(text) > _VALUE_LENGTH or "\0" in text:
             raise _invalid(f"a text has at most {_VALUE_LENGTH} characters")
-        return text
+        if _is_writable(vr, text):
+            return text
     raise _invalid(f"a value does not fit its VR {vr}")
+
+
+def _fits(vr: str, value: float) -> bool:
+    if vr in _WHOLE:
+        least, greatest = _WHOLE[vr]
+        return isinstance(value, int) and least <= value <= greatest
+    return -_REAL[vr] <= value <= _REAL[vr]  # so neither NaN nor infinite
+
+
+def _is_writable(vr: str, text: str) -> bool:
+    """Say whether a data set can hold a text: one that could not be encoded would be in everybody's way."""
+    if vr in _DECIMAL and _DECIMAL[vr].fullmatch(text.strip()) is None:
+        return False
+    return text.isascii() or vr not in _DEFAULT_REPERTOIRE
 
 
 def _spelled(dataset: Dataset, depth: int) -> dict[str, Any]:

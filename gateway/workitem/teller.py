@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import orjson
 import structlog
 from pynetdicom import AE, build_role
 from pynetdicom.association import Association
@@ -32,8 +33,8 @@ from gateway.store.workitem_events import (
     tell_everybody,
 )
 from gateway.workitem.mapping import UPS_PUSH
-from gateway.workitem.model import dataset_of
-from gateway.workitem.state import EventType, scp_restarted
+from gateway.workitem.model import dataset_of, element
+from gateway.workitem.state import Content, EventType, scp_restarted
 
 log = structlog.get_logger()
 
@@ -92,9 +93,11 @@ class Teller:
         self._peers = dict(peers)
         self._limits = limits
         self._now = now
+        self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
-        """Tell of the restart, then tell events until `stop` is set; what is being told is finished."""
+        """Tell of the restart, then tell events until `stop` is set; the event that is being told is finished."""
+        self._stop = stop
         has_said_hello = False
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="tell") as pool:
             telling: dict[str, Future[None]] = {}
@@ -159,8 +162,12 @@ class Teller:
         if not association.is_established:
             raise DestinationAwayError("no association for UPS Event")
         try:
+            if not association.accepted_contexts:
+                raise DestinationAwayError("the peer does not take the role of SCU of UPS Event")
             for number, event in enumerate(events, start=1):
                 self._report(association, event, number)
+                if self._stop.is_set() and number < len(events):
+                    raise DestinationAwayError("the role stops")  # the rest is told after the restart
         except BaseException:
             association.abort()
             raise
@@ -171,15 +178,18 @@ class Teller:
             raise DestinationAwayError("the association was aborted")
         try:
             answer, _ = association.send_n_event_report(
-                dataset_of(event.content),
+                dataset_of(_with_character_set(event.content)),
                 int(event.kind),
                 UPS_PUSH,
                 event.subject,
                 msg_id=number,
                 meta_uid=UPS_EVENT,
             )
-        except ValueError as error:
-            raise DestinationAwayError("the peer does not take the role of SCU of UPS Event") from error
+        except ValueError:
+            # No repetition makes a data set of it; what waits behind it is told.
+            log.error("workitem.event_unwritable", event_type=int(event.kind))
+            self._forget(event)
+            return
         if "Status" not in answer:
             raise DestinationAwayError("no answer to N-EVENT-REPORT")
         status = int(answer.Status)
@@ -187,12 +197,22 @@ class Teller:
             raise DestinationAwayError(f"status {status:04X} to N-EVENT-REPORT")
         if status:
             log.warning("workitem.event_refused", status=f"{status:04X}", event_type=int(event.kind))
+        self._forget(event)
+        self._heartbeat.counters.add('hybridmed_workitem_events_total{channel="dimse"}')
+
+    def _forget(self, event: Event) -> None:
         with self._store.write() as connection:
             forget_events(connection, [event.id])
-        self._heartbeat.counters.add('hybridmed_workitem_events_total{channel="dimse"}')
 
     def _postpone(self, subscriber: str, attempts: int, reason: str) -> None:
         delay = retry_delay(attempts, self._limits.retry_first, self._limits.retry_limit)
         log.warning("workitem.subscriber_away", subscriber=subscriber, reason=reason, wait_s=delay.total_seconds())
         with self._store.write() as connection:
             postpone_events(connection, "dimse", subscriber, self._now() + delay)
+
+
+def _with_character_set(content: Content) -> Content:
+    """Say the Specific Character Set where texts need one (PS3.4 table CC.2.4-1)."""
+    if orjson.dumps(dict(content)).isascii():
+        return content
+    return {**content, **element("SpecificCharacterSet", "ISO_IR 192")}

@@ -7,4 +7,9 @@ fusion.py        several scales into one, weighted per image
 heads.py         classes tied by a hierarchy
 decoder.py       pyramid features into a segmentation
 hybridmednet.py  all of them together
+
+hybrid_convolution.py  within the planes and across them
+encoder3d.py           residual blocks of volumes, coarser and coarser
+decoder3d.py           back to voxels
+hybridmednet3d.py      those three together
 """

@@ -10,5 +10,7 @@ scores.py        accuracy, AUC, Dice, calibration error (numpy)
 evaluation.py    a bundle on its validation groups, and the aspect-only baseline
 figures.py       figures into bundle.toml
 compression.py   a bundle with int8 weights, kept where it answers as well
+lung_reference.py  right and left lung from Hounsfield units
+volume_data.py, volume_augmentation.py, volume_loop.py, volume_scores.py, volume_config.py, volume_run.py  for volumes
 run.py           train, evaluate, calibrate: what the command line calls
 """

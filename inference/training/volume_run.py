@@ -80,7 +80,7 @@ def _load(bundle: Bundle, config: VolumeTrainingConfig, data_dir: Path, report: 
 
 def _judge(bundle: Bundle, network: HybridMedNet3d, case: VolumeCase, fold: int) -> CaseScores:
     volume = onto_grid(case.voxels, case.affine_lps, bundle.volume)
-    found = find_labels(network, volume, bundle.volume, case.affine_lps, case.voxels.shape)
+    found = find_labels(network, volume, bundle.volume, case.voxels, case.affine_lps)
     return score_case(case, found.numbers, len(bundle.segments), fold)
 
 

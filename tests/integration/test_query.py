@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom.association import Association
+from pynetdicom.dimse_messages import C_FIND_RQ
 from pynetdicom.dimse_primitives import C_FIND
+from pynetdicom.dsutils import encode
+from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 
 from gateway.query_retrieve.store_user import held_still
@@ -134,7 +138,7 @@ def test_keys_of_higher_levels_are_single_values(
 
 
 def test_relational_queries_are_negotiated(served: Running) -> None:
-    """With relational queries granted, a series is found without its study; names by words are granted too."""
+    """With relational queries granted, a series is found without its study; so are names by words, and moments."""
     asked = SOPClassExtendedNegotiation()
     asked.sop_class_uid = FIND_STUDY
     asked.service_class_application_information = b"\1\1\1\1"
@@ -144,9 +148,48 @@ def test_relational_queries_are_negotiated(served: Running) -> None:
         series = ask(association, FIND_STUDY, identifier("SERIES", SeriesInstanceUID=f"{STUDY}.2"))
         by_word = ask(association, FIND_STUDY, identifier("STUDY", PatientName="xiaodong", PatientID=""))
 
-    assert granted == b"\1\0\1\0"
+    assert granted == b"\1\1\1\0"
     assert [answer.StudyInstanceUID for answer in series.answers] == [STUDY]
     assert [answer.PatientID for answer in by_word.answers] == ["W1"]
+
+
+@pytest.mark.parametrize(("is_combined", "patients"), [(False, []), (True, ["4MR1"])])
+def test_ranges_of_date_and_time_are_one_only_where_negotiated(
+    served: Running, is_combined: bool, patients: list[str]
+) -> None:
+    """From the evening of the day before to the morning of the day after: midnight between them lies in both as one."""
+    asked = SOPClassExtendedNegotiation()
+    asked.sop_class_uid = FIND_STUDY
+    asked.service_class_application_information = bytes([0, is_combined])
+    keys = {"StudyDate": "20040825-20040827", "StudyTime": "200000-220000", "PatientID": ""}
+
+    with asking(served.port, [FIND_STUDY], ext_neg=[asked]) as association:
+        found = ask(association, FIND_STUDY, identifier("STUDY", **keys))
+
+    assert [answer.PatientID for answer in found.answers] == patients
+
+
+def test_more_requests_than_negotiated_end_the_association(served: Running) -> None:
+    """A peer that asks on and on without hearing the answers is aborted, before its questions fill the memory."""
+    request = C_FIND()
+    request.MessageID, request.Priority, request.AffectedSOPClassUID = 1, 2, UID(FIND_STUDY)
+    wanted = identifier("STUDY", PatientID="", StudyInstanceUID=[f"1.{number}" for number in range(2000)])
+    request.Identifier = BytesIO(encode(wanted, is_implicit_vr=True, is_little_endian=True) or b"")
+    message, encoded = C_FIND_RQ(), b""
+    message.primitive_to_message(request)
+    for part in message.encode_msg(1, 16384):
+        pdu = P_DATA_TF()
+        pdu.from_primitive(part)
+        encoded += pdu.encode()
+
+    with asking(served.port, {FIND_STUDY: ["1.2.840.10008.1.2"]}) as association:
+        with suppress(OSError):  # it may be aborted already
+            association.dul.socket.socket.sendall(encoded * 100)  # type: ignore[union-attr]
+        until(lambda: not association.is_established, "aborted")
+    with asking(served.port, [FIND_STUDY]) as association:
+        found = ask(association, FIND_STUDY, identifier("STUDY", PatientID="4MR1"))
+
+    assert len(found.answers) == 1
 
 
 def test_an_answer_holds_the_keys_asked_for_and_where_to_retrieve_from(served: Running) -> None:

@@ -361,6 +361,28 @@ def test_matching_is_that_of_a_plain_matcher(populated: Store, asked: dict[str, 
     assert {row.study_instance_uid for row in among_all} == expected
 
 
+def test_the_longest_name_is_kept_and_found(store: Store) -> None:
+    """A name of 1024 characters of four bytes each, no two alike, fits into the index of names of each database."""
+    name = "".join(chr(0x20000 + number) for number in range(1024))
+    with store.write() as connection:
+        add_study(connection, "1.2.3", patient_name=name)
+        add_series(connection, "1.2.3", "1.2.3.1")
+        add_instance(connection, "1.2.3", "1.2.3.1", "1.2.3.1.1")
+
+    with store.read() as connection:
+        found = find(connection, Query("STUDY", {0x00100010: f"{name[:200]}*"}))
+
+    assert [match[0x0020000D] for match in found] == ["1.2.3"]
+
+
+@pytest.mark.parametrize("value", ["\\".join("ab" * 50), "a" + "^*" * 510, "a " * 510])
+def test_the_broadest_question_about_a_name_is_answered(store: Store, value: str) -> None:
+    """As many values, components or words as are taken are not too many for a database, word by word or not."""
+    with store.read() as connection:
+        for is_fuzzy in (False, True):
+            assert find(connection, Query("STUDY", {0x00100010: value}, is_fuzzy=is_fuzzy)) == []
+
+
 def test_what_is_rare_is_looked_for_among_few(populated: Store) -> None:
     """A name or modality of few studies names them; one of more than a bound, and other keys, name none."""
     fitting = [row["uid"] for row in POPULATION if "MR" in row["modalities"]]

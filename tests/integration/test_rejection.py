@@ -21,8 +21,9 @@ from gateway.rejection import CODES, KEY_OBJECT_SELECTION, read_note
 from gateway.report.assignment import ObjectReference
 from gateway.report.rejection_note import REASONS, NoteIdentity, render_rejection_note
 from gateway.store import Store
-from gateway.store.studies import get_study, list_instances, list_series
+from gateway.store.studies import get_study, list_instances, list_series, list_studies
 from gateway.store.tables import rejection
+from gateway.store.worklist import WorklistFilter, count_worklist
 from tests import validators
 from tests.dicomweb import AS_STORED, as_file, dicomweb, instance_path, store_files, store_paths
 from tests.receiving import image, kept_files, receiving, rows, send_one, sending, until
@@ -127,15 +128,23 @@ def test_the_note_says_what_was_rejected(server: httpx.Client, real_data: RealDa
     assert told.ConceptNameCodeSequence[0].CodeMeaning == "Data Retention Policy Expired"
 
 
+def in_lists(store: Store) -> tuple[int, int]:
+    """Count the operator's list of studies and the worklist."""
+    with store.read() as connection:
+        return len(list_studies(connection)), count_worklist(connection, WorklistFilter(), 100)
+
+
 def test_a_study_rejected_whole_vanishes(store: Store) -> None:
     """On both databases, from all lists and from retrieval; the notes can still be had by their own UIDs."""
     with dicomweb(store) as server:
         three = store_three(server)
         client = DICOMwebClient(str(server.base_url).rstrip("/"))
         first = server.delete(instance_path(three[0])).headers["content-location"]
+        assert in_lists(store) == (1, 1)
         client.delete_study(three[0].StudyInstanceUID)
 
         assert (listed(server, "studies"), listed(server, "series"), listed(server, "instances")) == (0, 0, 0)
+        assert in_lists(store) == (0, 0)
         assert status(server, f"studies/{three[0].StudyInstanceUID}") == 410
         assert status(server, first) == 200
         assert len(rows(store)) == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from pydicom.uid import generate_uid
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 
+from gateway import commitment_service
 from gateway.commitment import PUSH_MODEL, PUSH_MODEL_INSTANCE, look_up
 from gateway.config import DicomAddress
 from gateway.delivery.commitments import CommitmentTeller, TellingLimits
@@ -280,6 +282,45 @@ def test_a_transaction_uid_stands_for_one_request(local_store: Store) -> None:
     assert _failed(heard.reports[2][1]) == [(*second, 0x0131)]
 
 
+def test_a_result_is_told_once_though_the_peer_has_two_associations(local_store: Store) -> None:
+    """The association that comes later takes what an earlier one has yet to tell; the earlier one says nothing."""
+    earlier, later = Heard(), Heard()
+
+    with answering(local_store) as running:
+        references = _store_some(running, 1)
+        with asking(running.port, [PUSH_MODEL], evt_handlers=earlier.handlers) as association:
+            _ask(association, _request(references))
+            with asking(running.port, [PUSH_MODEL], evt_handlers=later.handlers):
+                until(lambda: _states(local_store) == [("done", None)], "told")
+                time.sleep(2 * commitment_service._LOOK_S)
+
+    assert len(earlier.reports) + len(later.reports) == 1
+
+
+def test_what_waits_long_to_be_told_is_still_held(local_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a file lies in the spool the result waits; the hold is renewed, so that the role `deliver` leaves it."""
+    monkeypatch.setattr(commitment_service, "_RENEW_S", 0.2)
+    monkeypatch.setattr(commitment_service, "_HOLD", timedelta(seconds=1))
+    heard, here = Heard(), Heard()
+    peer = DicomAddress("VIEWER", LOOPBACK, free_port())
+    waiting = local_store.data_dir / "incoming" / "some-receiver" / "a_1.dcm"
+
+    with (
+        answering(local_store, [peer]) as running,
+        _listening(heard, peer),
+        _telling(local_store, {"VIEWER": peer}),
+        asking(running.port, [PUSH_MODEL], evt_handlers=here.handlers) as association,
+    ):
+        waiting.parent.mkdir(parents=True)
+        waiting.write_bytes(b"accepted")
+        _ask(association, _request([(CT, "1.2.3.4")]))
+        time.sleep(2.5)
+        waiting.unlink()
+        until(lambda: bool(here.reports) and _states(local_store)[0][0] == "done", "told over the association")
+
+    assert (len(here.reports), heard.reports) == (1, [])
+
+
 @pytest.mark.parametrize(
     ("request_", "instance", "action", "status"),
     [
@@ -313,11 +354,12 @@ def test_a_receiver_that_was_killed_leaves_its_transactions(store: Store) -> Non
         early = commitments.list_due(connection, now, 10)
         (due,) = commitments.list_due(connection, later, 10)
         taken = [commitments.hold(connection, due, later + timedelta(minutes=1)) for _ in range(2)]
-        commitments.finish(connection, due.id, later, "1 of 1 failed")
+        assert taken[0] is not None
+        commitments.finish(connection, taken[0], later, "1 of 1 failed")
         kept = commitments.forget_told(connection, later - timedelta(days=1))
         forgotten = commitments.forget_told(connection, later + timedelta(days=1))
 
     assert early == []
     assert due.referenced == ((CT, "1.2.3.4"),)
-    assert taken == [True, False]
+    assert taken[1] is None
     assert (kept, forgotten) == (0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from gateway.errors import DatabaseAwayError
 from gateway.lease import LeaseKeeper
 from gateway.services import Counters, Heartbeat
 from gateway.store import Store, open_store
-from gateway.store.tables import study
+from gateway.store.engine import insert_ignore
+from gateway.store.tables import quarantine, study
 
 NAME = "Doe^Jane"
 
@@ -45,6 +47,14 @@ def test_other_errors_of_the_program_are_told_as_they_are(postgres_store: Store)
     """A statement that no upgrade mends is no absence."""
     with pytest.raises(sa.exc.ProgrammingError), postgres_store.read() as connection:
         connection.execute(sa.text("SELEKT 1"))
+
+
+def test_ignored_rows_are_not_counted(store: Store) -> None:
+    """On both databases, and whether or not the table makes its keys itself."""
+    row = {"path": "quarantine/a", "size_bytes": 1, "reason": "", "calling_ae": "", "quarantined_at": datetime.now(UTC)}
+    with store.write() as connection:
+        assert insert_ignore(connection, quarantine, [row, row | {"path": "quarantine/b"}], keys=["path"]) == 2
+        assert insert_ignore(connection, quarantine, [row, row | {"path": "quarantine/c"}], keys=["path"]) == 1
 
 
 def test_an_exhausted_pool_counts_as_away(tmp_path: Path) -> None:

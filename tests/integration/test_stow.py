@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,17 +17,21 @@ import sqlalchemy as sa
 from dicomweb_client.api import DICOMwebClient
 from pydicom.uid import generate_uid
 
+from gateway.association import storage_classes
 from gateway.delivery.sender import Outgoing
 from gateway.delivery.stow import StowSender
 from gateway.errors import DeliveryError
+from gateway.services import Counters, Heartbeat
 from gateway.store import Store
 from gateway.store.tables import association
 from gateway.web.dicomweb import create_app
+from gateway.web.intake import ReceivingRole, StowIntake, Taken, known_transfer_syntaxes
 from tests.dicomweb import AS_STORED, LIMITS, STORE_TYPE, as_file, body, dicomweb, instance_path, parts, store_files
 from tests.receiving import encoded, image, kept_files, receiving, rows, send_one, sending, spooled_files, until
 from tests.services.orthanc import Orthanc
 from tests.studies import RealData
 from tests.unit.web.serving import served
+from tests.working import running
 
 
 @pytest.fixture
@@ -248,6 +254,43 @@ def test_a_restart_finds_what_an_earlier_server_left(sqlite_store: Store) -> Non
     (folder / "a1_1.dcm").write_bytes(as_file(image()))
     with dicomweb(sqlite_store):
         until(lambda: len(rows(sqlite_store)) == 1, "adopted")
+
+
+class Serving:
+    """A role that waits for its end."""
+
+    name = "web"
+
+    def run(self, stop: threading.Event) -> None:
+        """Wait."""
+        assert stop.wait(20)
+
+
+def intake_of(store: Store) -> StowIntake:
+    """Return an intake that is not open yet."""
+    taken = Taken("HYBRIDMED", storage_classes(), known_transfer_syntaxes())
+    return StowIntake(store, Heartbeat(store, "web", Counters()), LIMITS, taken)
+
+
+def test_what_a_killed_server_left_is_taken_by_one_that_runs(sqlite_store: Store) -> None:
+    """It is looked for again and again, not at the start alone."""
+    with running(ReceivingRole(Serving(), intake_of(sqlite_store), adopt_every_s=0.1)):
+        until(lambda: any((sqlite_store.data_dir / "incoming").glob("*")), "the intake is open")
+        folder = sqlite_store.data_dir / "incoming" / "dead"
+        folder.mkdir()
+        (folder / "lock").touch()
+        (folder / "a1_1.dcm").write_bytes(as_file(image()))
+        until(lambda: len(rows(sqlite_store)) == 1, "adopted")
+
+
+def test_a_role_without_its_indexer_ends(sqlite_store: Store) -> None:
+    """It is started anew then, for it could take nothing any more."""
+    intake = intake_of(sqlite_store)
+    with pytest.raises(RuntimeError, match="indexer"), ThreadPoolExecutor(1) as pool:
+        ran = pool.submit(ReceivingRole(Serving(), intake).run, threading.Event())
+        until(lambda: intake.is_open, "the intake is open")
+        intake.indexer.__exit__()
+        ran.result(20)
 
 
 def test_a_server_without_intake_takes_nothing(sqlite_store: Store) -> None:

@@ -238,6 +238,63 @@ def test_resending_sends_what_stands(store: Store, job_id: str, study_uid: str) 
         assert standing_jobs(connection, study_uid) == [rejected.job_id]
 
 
+def _send(store: Store, *, is_refused: bool = False) -> str | None:
+    """Deliver the oldest delivery that is due, or have it refused; return its job."""
+    now = datetime.now(UTC)
+    with store.write() as connection:
+        claimed = deliveries.claim(connection, "PACS", now, 30)
+        if claimed is None:
+            return None
+        if is_refused:
+            deliveries.fail(connection, claimed, now, "refused")
+        else:
+            deliveries.finish(connection, claimed, now)
+    return claimed.job_id
+
+
+@pytest.mark.parametrize(("action", "fields"), [("reject", {}), ("correct", NO_LEFT_LUNG)])
+def test_a_withdrawal_is_sent_though_a_newer_result_is_there(
+    store: Store, job_id: str, study_uid: str, action: str, fields: dict[str, str]
+) -> None:
+    """Whoever got the objects has to learn that they do not count; what waits without a note is replaced."""
+    assert _send(store) == job_id
+    noted = _verify(store, job_id, action, fields)
+    third = work(store, study_uid, OUTCOME, [PACS])
+    accepted = _verify(store, third, "accept")
+    fifth = work(store, study_uid, OUTCOME, [PACS])
+
+    sent = [_send(store) for _ in range(3)]
+
+    assert sent == [noted.job_id, fifth, None]
+    assert dict(_deliveries(store))[third] == dict(_deliveries(store))[accepted.job_id] == "cancelled"
+
+
+def test_what_was_being_sent_when_it_was_rejected_is_not_tried_again(store: Store, job_id: str, study_uid: str) -> None:
+    """Neither by itself, nor when all that failed is tried again; the note of an earlier rejection is."""
+    first = _verify(store, job_id, "reject")
+    second = work(store, study_uid, OUTCOME, [PACS])
+    assert _send(store) == first.job_id
+    accepted = _verify(store, second, "accept")
+    with store.write() as connection:
+        now = datetime.now(UTC)
+        deliveries.resend(connection, [first.job_id], now + timedelta(seconds=1))
+        under_way = deliveries.claim(connection, "PACS", now, 30)
+        assert under_way is not None
+    assert _send(store, is_refused=True) == accepted.job_id
+    rejected = _verify(store, accepted.job_id, "reject")
+
+    with store.write() as connection:
+        deliveries.put_back(connection, under_way, datetime.now(UTC), "away")
+        assert deliveries.retry_failed(connection, datetime.now(UTC)) == 1
+        later = datetime.now(UTC) + timedelta(seconds=5)
+        sent = []
+        while (claimed := deliveries.claim(connection, "PACS", later, 30)) is not None:
+            sent.append(claimed.job_id)
+
+    assert sorted(sent) == sorted([first.job_id, rejected.job_id])
+    assert dict(_deliveries(store))[second] == dict(_deliveries(store))[accepted.job_id] == "cancelled"
+
+
 def test_a_study_raised_to_stat_takes_its_waiting_jobs_along(store: Store, study_uid: str) -> None:
     """A message not yet published changes its queue; one that was gets a sister; what runs is left."""
     now = datetime.now(UTC)

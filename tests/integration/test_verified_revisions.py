@@ -122,6 +122,44 @@ def test_the_segmentation_that_was_wrong_is_withdrawn(store: Store, job_id: str)
     assert [tuple(row) for row in hidden] == [(old, note.SOPInstanceUID)]
 
 
+def _withdrawn(store: Store, job_id: str, variant: str = "") -> set[str]:
+    """Return what the rejection note of a job names."""
+    note = objects_of(store, job_id, variant)[NOTE]
+    return {str(item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID) for item in note.ContentSequence[1:]}
+
+
+def test_a_rejection_withdraws_every_revision_of_the_result(store: Store, study_uid: str) -> None:
+    """The algorithm's report, the corrected and the accepted one, both segmentations: a destination may have them all.
+
+    Results of the algorithm before are others.
+    """
+    work(store, study_uid, OUTCOME, [PACS])
+    second = work(store, study_uid, OUTCOME, [PACS, MAPS])
+    corrected = _verify(store, second, "correct", NO_LEFT_LUNG)
+    accepted = _verify(store, corrected.job_id, "accept")
+    revisions = (second, corrected.job_id, accepted.job_id)
+    sent = {
+        str(each.SOPInstanceUID) for one in revisions for kind, each in objects_of(store, one).items() if kind != NOTE
+    }
+
+    rejected = _verify(store, accepted.job_id, "reject")
+
+    assert _withdrawn(store, rejected.job_id) == _withdrawn(store, rejected.job_id, "seg=LABELMAP") == sent
+    with store.read() as connection:
+        assert set(connection.scalars(sa.select(rejection.c.sop_instance_uid))) == sent
+
+
+def test_a_result_of_which_nothing_is_left_can_be_rejected(store: Store, study_uid: str) -> None:
+    """Without findings, and every segment removed: the note names what was sent before."""
+    job_id = work(store, study_uid, replace(OUTCOME, findings=()))
+    sent = {str(each.SOPInstanceUID) for each in objects_of(store, job_id).values()}
+    empty = _verify(store, job_id, "correct", NO_LEFT_LUNG | {"remove:0:2": "1"})
+
+    rejected = _verify(store, _verify(store, empty.job_id, "accept").job_id, "reject")
+
+    assert _withdrawn(store, rejected.job_id) == sent
+
+
 def test_no_segment_left_means_no_segmentation(store: Store, job_id: str) -> None:
     """Segmentation and measurements are withdrawn; what is verified next is the report of findings alone."""
     made = _verify(store, job_id, "correct", NO_LEFT_LUNG | {"remove:0:2": "1"})

@@ -35,9 +35,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(
-    described: Path, volumes: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, list[Progress]]:
+def trained(described: Path, volumes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Progress]]:
     """Give the bundle after an uninterrupted run, and what the run reported."""
     seen: list[Progress] = []
     return train_tiny_volumes(described, volumes, tmp_path_factory.mktemp("trained"), seen.append), seen

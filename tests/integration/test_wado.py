@@ -15,9 +15,13 @@ from dicomweb_client.api import DICOMwebClient
 from PIL import Image
 from pydicom.encaps import generate_frames
 from pydicom.uid import generate_uid
+from starlette.requests import Request
 
+from gateway.decoding import FrameDecoder
 from gateway.store import Store, open_store
 from gateway.store.tables import instance
+from gateway.web.dicomweb.frames import Frames
+from gateway.web.dicomweb.streaming import Made
 from tests.dicomweb import AS_STORED, DICOM_PARTS, as_file, dicomweb, instance_path, parts, store_files, store_paths
 from tests.receiving import image, kept_files, until
 from tests.studies import RealData
@@ -200,6 +204,17 @@ def test_bit_packed_frames_begin_at_a_byte(server: httpx.Client) -> None:
 
     assert np.array_equal(np.unpackbits(np.frombuffer(frame, np.uint8), bitorder="little")[:25], bits[1].ravel())
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture))), bits[2] * 255)
+
+
+def test_a_long_list_of_frames_is_read_bit_by_bit(server: httpx.Client, sqlite_store: Store) -> None:
+    """What is not a stretch of the file is made when its turn comes, so that no list fills the memory."""
+    source = image(Rows=5, Columns=5, SamplesPerPixel=1, BitsAllocated=1, NumberOfFrames=3, PixelData=bytes(10))
+    assert store_files(server, [as_file(source)]).status_code == 200
+    names = {"study": source.StudyInstanceUID, "series": source.SeriesInstanceUID, "instance": source.SOPInstanceUID}
+    scope = {"type": "http", "headers": [], "query_string": b"", "path_params": names | {"frames": "1,2,3,3"}}
+    pieces = getattr(Frames(sqlite_store, FrameDecoder()).retrieve(Request(scope)), "pieces", ())
+
+    assert sum(isinstance(piece, Made) for piece in pieces) == 4
 
 
 @pytest.mark.parametrize(("frames", "status"), [("31", 404), ("0", 400), ("1,x", 400), ("-1", 400), ("9" * 30, 400)])

@@ -161,13 +161,20 @@ def test_a_program_sends_json_and_gets_json(client: httpx.Client, store: Store, 
 
 @pytest.mark.parametrize(
     ("body", "status"),
-    [(b"{", 400), (b"[]", 400), (b'{"job_id": 1}', 400), (b'{"comment": "' + b"x" * (1 << 18) + b'"}', 413)],
+    [
+        (b"{", 400),
+        (b"[]", 400),
+        (b'{"job_id": 1}', 400),
+        (b'{"job_id": "\\u0000"}', 400),
+        (b'{"comment": "' + b"x" * (1 << 18) + b'"}', 413),
+    ],
 )
 def test_a_body_that_is_none_is_refused(client: httpx.Client, study_uid: str, body: bytes, status: int) -> None:
     """Whatever comes from outside is bounded."""
-    answer = client.post(f"/studies/{study_uid}/verify", content=body, headers={"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"}
 
-    assert answer.status_code == status
+    assert client.post(f"/studies/{study_uid}/verify", content=body, headers=headers).status_code == status
+    assert client.post("/studies/%00/verify", content=b"{}", headers=headers).status_code == 404
 
 
 def test_a_job_of_another_study_is_refused(client: httpx.Client, store: Store, study_uid: str, job_id: str) -> None:

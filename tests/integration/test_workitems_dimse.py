@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -25,9 +25,11 @@ from gateway.job import State
 from gateway.services import Counters, Heartbeat
 from gateway.store import Store
 from gateway.store.jobs import list_jobs
+from gateway.store.workitem_events import Listener, write_events
 from gateway.workitem.dimse import UnifiedProcedureSteps
 from gateway.workitem.mapping import Origin
 from gateway.workitem.model import content_of, dataset_of
+from gateway.workitem.state import EventType
 from gateway.workitem.teller import Teller, TellerLimits
 from tests.receiving import receiving
 from tests.services.process import free_port
@@ -277,6 +279,12 @@ def teller(store: Store, port: int) -> Teller:
     return Teller(store, heartbeat, "HYBRIDMED", {"WATCHER": DicomAddress("WATCHER", "127.0.0.1", port)}, limits)
 
 
+def cancel_by_web(store: Store, uid: str) -> object:
+    """Request a cancellation as UPS-RS does, with a reason that needs a character set."""
+    reason = {"00741238": {"vr": "LT", "Value": ["genug für heute: 十分"]}}
+    return make_worklist(store).workitems.request_cancel(uid, reason, "NURSE")
+
+
 def subscribe(port: int, uid: str, action: int = SUBSCRIBE, receiver: str = "WATCHER") -> int:
     """Ask for a subscription; return the status."""
     return act(port, WATCH, action, uid, ReceivingAE=receiver, DeletionLock="FALSE")
@@ -292,7 +300,7 @@ def test_a_subscriber_is_told_over_dimse(port: int, store: Store) -> None:
         uid = create(port)
         change_state(port, uid, "IN PROGRESS")
         update(port, uid, progress("50"))
-        assert act(port, WATCH, REQUEST_CANCEL, uid, ReasonForCancellation="enough") == 0x0000
+        assert cancel_by_web(store, uid) is None
         change_state(port, uid, "CANCELED")
         eventually(lambda: len(watcher.events) == 6, "all events are told")
     watcher.close()
@@ -301,9 +309,27 @@ def test_a_subscriber_is_told_over_dimse(port: int, store: Store) -> None:
     of_step = [(kind, told) for each, kind, told in watcher.events if each == uid]
     assert [kind for kind, _ in of_step] == [1, 1, 3, 2, 1]
     assert [told.ProcedureStepState for kind, told in of_step if kind == 1] == ["SCHEDULED", "IN PROGRESS", "CANCELED"]
-    assert (of_step[3][1].RequestingAE, of_step[3][1].ReasonForCancellation) == ("TESTER", "enough")
+    assert (of_step[3][1].RequestingAE, of_step[3][1].ReasonForCancellation) == ("NURSE", "genug für heute: 十分")
     restart = next(told for _, kind, told in watcher.events if kind == 4)
     assert (restart.SCPStatus, restart.SubscriptionListStatus) == ("RESTARTED", "WARM START")
+
+
+def test_an_event_that_cannot_be_written_holds_up_nobody(port: int, store: Store) -> None:
+    """What no data set can hold is dropped; what waits behind it is told."""
+    where = free_port()
+    watcher = Watcher(where)
+    assert subscribe(port, GLOBAL) == 0x0000
+    unwritable = {"00741004": {"vr": "DS", "Value": ["half"]}}
+    with store.write() as connection:
+        now = datetime.now(UTC)
+        write_events(connection, [Listener("WATCHER", ("dimse",))], None, EventType.PROGRESS_REPORT, unwritable, now)
+    uid = create(port)
+
+    with running(teller(store, where)):
+        eventually(lambda: len(watcher.events) == 2, "creation and restart are told")
+    watcher.close()
+
+    assert sorted((each, kind) for each, kind, _ in watcher.events) == [(uid, 1), (GLOBAL, 4)]
 
 
 def test_a_subscriber_that_is_away_is_told_later(port: int, store: Store) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 import sqlalchemy as sa
+from starlette.applications import Starlette
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -22,6 +24,7 @@ from gateway.store.tables import workitem_event
 from gateway.store.workitem_events import forget_stale_events
 from gateway.store.workitem_query import workitem_uid
 from gateway.web.auth import Access
+from gateway.web.dicomweb.subscribers import Subscribers
 from tests.upsteps import (
     FILTERED,
     GLOBAL,
@@ -217,6 +220,28 @@ def test_a_socket_needs_the_token(local_store: Store) -> None:
             pass
 
     assert refused.value.response.status_code == 403
+
+
+def test_a_subscriber_that_does_not_read_is_disconnected(store: Store) -> None:
+    """Its socket is closed, so that it connects anew; the event still waits."""
+    take_study(store)
+    make_worklist(store).subscribing.subscribe(GLOBAL, "WATCHER", lock=False, keys={}, by_websocket=True)
+    add_job(store, STUDY)
+    app = Starlette(routes=Subscribers(store, send_s=0.1).routes())
+    scope = {"type": "websocket", "path": "/subscribers/WATCHER", "headers": [], "subprotocols": []}
+
+    async def connected() -> None:
+        came: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+        came.put_nowait({"type": "websocket.connect"})
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "websocket.send":
+                await asyncio.Event().wait()
+
+        await asyncio.wait_for(app(scope, came.get, send), 20)
+
+    asyncio.run(connected())
+    assert waiting(store) == 1
 
 
 def test_every_change_of_a_job_is_an_event(store: Store) -> None:

@@ -84,3 +84,11 @@ def test_search_refuses_what_it_does_not_know(client: httpx.Client) -> None:
     """A key that is not matched is refused, for an unfiltered answer would mislead."""
     for query in ("Nonsense=1", "limit=all", "StudyDescription=x", "ScheduledProcedureStepStartDateTime=soon"):
         assert client.get(f"/workitems?{query}").status_code == 400, query
+
+
+def test_a_refused_date_of_birth_is_not_repeated(client: httpx.Client) -> None:
+    """What is refused is logged, and no log holds a patient's data."""
+    answer = client.get("/workitems?PatientBirthDate=1970-01-02")
+
+    assert answer.status_code == 400
+    assert "1970" not in answer.text

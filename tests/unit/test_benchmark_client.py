@@ -88,6 +88,6 @@ def test_an_answer_may_end_with_the_connection(connect: Callable[[int], Connecti
 def test_an_answer_that_is_no_success_is_a_failure() -> None:
     """A server that refuses is not measured as a fast one."""
     with answering(REFUSED) as port:
-        found = run(port, seconds=0.1, clients=2, request=b"GET / HTTP/1.1\r\n\r\n")
+        found = run(port, 0.1, 2, b"GET / HTTP/1.1\r\n\r\n")
 
     assert "404" in str(found["failures"])

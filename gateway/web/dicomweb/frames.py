@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pydicom
-from pydicom.dataset import Dataset
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.decoding import MALFORMED, FrameDecoder, UndecodableError
+from gateway.decoding import MALFORMED, FrameDecoder, UndecodableError, read_file
 from gateway.quiet import quietly
 from gateway.store import Store
 from gateway.web.dicomweb.multipart import closing, new_boundary, part_head
@@ -101,7 +99,8 @@ class Frames:
             return [Made(lambda: self._decoded(layout.path, index))]
         if layout.is_encapsulated or (not layout.frame_bits % 8 and layout.transfer_syntax_uid != BIG_ENDIAN):
             return layout.frame(index)
-        return [native_frame(layout, index)]
+        layout.frame(index)  # refused here where it is not there, and read when its turn comes: a list may be long
+        return [Made(lambda: native_frame(layout, index))]
 
     def _check_decodable(self, layout: PixelLayout, index: int) -> None:
         """HTTPException 406 where the first frame asked for cannot be decoded; a later one cuts the connection."""
@@ -204,7 +203,8 @@ def bulk_value(path: Path, steps: Sequence[str]) -> bytes:
         raise HTTPException(400, "bulk data is named by a tag, or by tag/item/tag")
     try:
         with quietly():
-            dataset: Dataset = pydicom.dcmread(path)
+            # Of the first tag alone: what a large file holds besides is not taken into memory.
+            dataset = read_file(path, specific_tags=[_tag(steps[0])])
             for tag, item in zip(steps[:-1:2], steps[1::2], strict=True):
                 dataset = dataset[_tag(tag)].value[int(item) - 1]
             element = dataset[_tag(steps[-1])]

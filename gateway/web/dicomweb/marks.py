@@ -41,6 +41,8 @@ class _Look:
     def __init__(self, store: Store) -> None:
         self._engine = store.engine
         self._connection: PoolProxiedConnection | None = None
+        self._connected = 0
+        """How often; part of the mark, since a new connection counts its versions anew."""
         sa.event.listen(store.engine, "engine_disposed", self._close)
         is_sqlite = store.engine.dialect.name == "sqlite"
         self._statement = "PRAGMA data_version" if is_sqlite else "SELECT pg_current_snapshot()::text"
@@ -50,8 +52,9 @@ class _Look:
         try:
             if self._connection is None:
                 self._connection = self._connect()
+                self._connected += 1
             driver: Any = self._connection.dbapi_connection
-            return id(self._connection), driver.execute(self._statement).fetchone()[0]
+            return self._connected, driver.execute(self._statement).fetchone()[0]
         except (self._engine.dialect.loaded_dbapi.Error, sa.exc.SQLAlchemyError) as error:
             log.warning("answers.not_kept", error=type(error).__name__)
             self._close()

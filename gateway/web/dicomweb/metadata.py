@@ -31,7 +31,7 @@ from starlette.responses import Response
 from gateway.decoding import MALFORMED
 from gateway.query import StoredObject
 from gateway.store import Store
-from gateway.web.dicomweb.dataset_json import BULK_MARK, JsonElement, read_json
+from gateway.web.dicomweb.dataset_json import BULK_MARK, JsonElement, Remembered, read_json
 from gateway.web.dicomweb.negotiation import accepted
 from gateway.web.dicomweb.streaming import Made, Piece, PieceResponse
 from gateway.web.dicomweb.target import base_url, located, object_url
@@ -91,7 +91,8 @@ class Metadata:
         with self._locks[zlib.crc32(pack.name.encode()) % _LOCKS]:
             known |= _read_pack(pack)
             missing = [one for one in objects if _key(one) not in known]
-            read = {_key(one): self._read(one) for one in missing}
+            remembered = Remembered()
+            read = {_key(one): self._read(one, remembered) for one in missing}
             known |= {key: body for key, body in read.items() if body is not None}
             if missing:
                 _write_pack(pack, known)
@@ -101,11 +102,11 @@ class Metadata:
         name = hashlib.sha256(f"{one.study_instance_uid} {one.series_instance_uid}".encode()).hexdigest()
         return self._store.data_dir / "cache" / "metadata" / name[:2] / f"{name}.pack"
 
-    def _read(self, one: StoredObject) -> bytes | None:
+    def _read(self, one: StoredObject, remembered: Remembered) -> bytes | None:
         """Return the model of an object; of a file that cannot be parsed, the UIDs; None where the disk fails."""
         path = self._store.data_dir / one.path
         try:
-            model = read_json(path)
+            model = read_json(path, remembered)
         except OSError as error:
             log.error("metadata.file_missing", file=path.name, errno=error.errno)
             return None

@@ -11,10 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
-import pydicom
 from pydicom.dataset import Dataset
 
-from gateway.decoding import MALFORMED
+from gateway.decoding import MALFORMED, read_file
 from gateway.elements import DEFLATED
 from gateway.errors import GatewayError
 from gateway.quiet import quietly
@@ -93,7 +92,7 @@ def pixel_layout(path: Path, _size_bytes: int) -> PixelLayout:
     """
     try:
         with path.open("rb") as stream, quietly():
-            dataset = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
+            dataset = read_file(stream, stop_before_pixels=True)
             syntax = str(dataset.file_meta.TransferSyntaxUID)
             if syntax in DEFLATED:
                 raise NoPixelsError("a deflated instance has no frames of its own: retrieve it as application/dicom")
@@ -178,6 +177,8 @@ def _items(stream: BinaryIO) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
         if at + length > size or len(fragments) > _FRAGMENT_LIMIT:
             raise NoPixelsError("the encapsulated pixel data is damaged")
         if table is None:
+            if length > 4 * _FRAGMENT_LIMIT:
+                raise NoPixelsError("the offset table is too long")
             table = struct.unpack(f"<{length // 4}L", stream.read(length)[: length // 4 * 4])
         else:
             fragments.append((at, length))

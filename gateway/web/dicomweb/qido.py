@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -17,6 +17,7 @@ from gateway.store import Store
 from gateway.web.dicomweb.accept import chosen_type
 from gateway.web.dicomweb.dicom_json import data_set
 from gateway.web.dicomweb.parameters import MOST_MATCHES, Asked, read_parameters
+from gateway.web.dicomweb.target import base_url
 
 _TYPES = ("application/dicom+json", "application/json")
 _PARENTS = {"study": STUDY_UID, "series": SERIES_UID}
@@ -33,7 +34,8 @@ _CUT = "The number of results exceeded the maximum supported by the server. Addi
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    matches: Sequence[Match]
+    body: bytes
+    """Empty where nothing matched."""
     is_cut: bool
     """Whether more matched than the server returns at once."""
 
@@ -49,18 +51,17 @@ def _searching(store: Store, level: Level) -> Callable[[Request], object]:
         media_type = chosen_type(request, _TYPES)
         parents = {_PARENTS[name]: uid for name, uid in request.path_params.items()}
         asked = read_parameters(request.query_params.multi_items(), level, frozenset(parents))
-        page = await run_in_threadpool(_page, store, level, parents, asked)
+        page = await run_in_threadpool(_page, store, base_url(request), level, parents, asked)
         headers = _warnings(request, asked, page)
-        if not page.matches:
+        if not page.body:
             return Response(status_code=204, headers=headers)
-        base = f"{request.url.scheme}://{request.url.netloc}{request.scope['root_path']}"
-        body = orjson.dumps([data_set(match, _retrieve_url(base, match)) for match in page.matches])
-        return Response(body, media_type=media_type, headers=headers)
+        return Response(page.body, media_type=media_type, headers=headers)
 
     return search
 
 
-def _page(store: Store, level: Level, parents: Mapping[int, str], asked: Asked) -> _Page:
+def _page(store: Store, base: str, level: Level, parents: Mapping[int, str], asked: Asked) -> _Page:
+    """Look, and write the answer here too: the event loop would stand still for a thousand matches."""
     limit = min(asked.limit or MOST_MATCHES, MOST_MATCHES)
     query = Query(
         level,
@@ -74,7 +75,8 @@ def _page(store: Store, level: Level, parents: Mapping[int, str], asked: Asked) 
     with store.read() as connection:
         matches = find(connection, query)
     is_cut = len(matches) > limit and (asked.limit is None or asked.limit > limit)
-    return _Page(matches[:limit], is_cut)
+    shown = [data_set(match, _retrieve_url(base, match)) for match in matches[:limit]]
+    return _Page(orjson.dumps(shown) if shown else b"", is_cut)
 
 
 def _warnings(request: Request, asked: Asked, page: _Page) -> dict[str, str]:

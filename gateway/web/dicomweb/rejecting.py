@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from gateway.decoding import MALFORMED
+from gateway.decoding import MALFORMED, read_file
 from gateway.header import read_data_set, read_part10
 from gateway.query import StoredObject
 from gateway.quiet import quietly
@@ -104,7 +104,7 @@ class Rejecting:
         """Return the header of an object of the study; what the index knows where no file can be read."""
         for one in objects[:10]:
             try:
-                return pydicom.dcmread(self._store.data_dir / one.path, stop_before_pixels=True)
+                return read_file(self._store.data_dir / one.path, stop_before_pixels=True)
             except (OSError, *MALFORMED) as error:
                 log.error("reject.file_missing", file=Path(one.path).name, error=type(error).__name__)
         with self._store.read() as connection:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 import structlog
 from numpy.typing import NDArray
 from PIL import Image
@@ -20,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.decoding import MALFORMED, FrameDecoder, UndecodableError
+from gateway.decoding import MALFORMED, FrameDecoder, UndecodableError, read_file
 from gateway.elements import DEFLATED
 from gateway.errors import GatewayError
 from gateway.query import StoredObject
@@ -227,7 +226,7 @@ def _document(path: Path) -> bytes:
 def _header(path: Path) -> Dataset:
     try:
         with quietly():
-            return pydicom.dcmread(path, stop_before_pixels=True)
+            return read_file(path, stop_before_pixels=True)
     except OSError as error:
         raise HTTPException(500, "the file of this instance is missing") from error
     except MALFORMED as error:

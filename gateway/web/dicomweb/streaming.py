@@ -24,6 +24,8 @@ log = structlog.get_logger()
 CHUNK = 1 << 19
 """Bytes of one piece: the best of 64 KiB to 4 MiB on the loopback."""
 _OPEN_AHEAD = 32
+_DIGITS = 40
+"""Of both ends of a range."""
 _YIELD_EVERY = 16
 """Pieces after which other requests get their turn, though nothing had to be waited for."""
 
@@ -122,7 +124,8 @@ def _range(text: str | None, length: int) -> tuple[int, int] | None:
     """Return first and last byte of a Range with one range; None where there is none, or one we do not do."""
     unit, _, value = (text or "").partition("=")
     first, dash, last = value.strip().partition("-")
-    if unit.strip() != "bytes" or not dash or not (first + last).isdecimal() or not (first + last).isascii():
+    digits = first + last
+    if unit.strip() != "bytes" or not dash or not (digits.isdecimal() and digits.isascii() and len(digits) <= _DIGITS):
         return None
     if not first:
         return max(0, length - int(last)), length - 1

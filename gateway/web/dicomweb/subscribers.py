@@ -31,7 +31,6 @@ _POLL_S = 0.25
 _AWAY_S = 2.0
 _BATCH = 100
 _SEND_S = 10.0
-"""A peer that does not read for so long is disconnected; its events wait."""
 _MOST_CONNECTIONS = 256
 _MESSAGE_NUMBERS = 1 << 16
 _TRY_LATER, _POLICY, _GOING_AWAY = 1013, 1008, 1001
@@ -44,11 +43,15 @@ class Subscribers:
     ----------
     store
         Where events wait.
+    send_s
+        How long a peer may take for an event before it is disconnected; its events wait.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, send_s: float = _SEND_S) -> None:
         self._store = store
-        self._connected: dict[str, list[WebSocket]] = {}
+        self._send_s = send_s
+        self._connected: dict[str, dict[WebSocket, asyncio.Task[None]]] = {}
+        """Subscriber -> its sockets, each with what waits for its end."""
         self._task: asyncio.Task[None] | None = None
 
     def routes(self) -> list[BaseRoute]:
@@ -66,12 +69,13 @@ class Subscribers:
             await socket.close(_TRY_LATER)
             return
         await socket.accept()
-        self._connected.setdefault(subscriber, []).append(socket)
+        listening = asyncio.create_task(_until_gone(socket))
+        self._connected.setdefault(subscriber, {})[socket] = listening
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._tell_until_alone())
         try:
-            while (await socket.receive())["type"] != "websocket.disconnect":
-                continue
+            # Returning closes the connection: also that of a peer that `_send` gave up.
+            await asyncio.wait([listening])
         finally:
             self._forget(subscriber, socket)
 
@@ -102,9 +106,9 @@ class Subscribers:
     async def _send(self, subscriber: str, text: str) -> bool:
         """Send to every connection of a subscriber; False where none took it."""
         sent = False
-        for socket in list(self._connected.get(subscriber, [])):
+        for socket in list(self._connected.get(subscriber, {})):
             try:
-                async with asyncio.timeout(_SEND_S):
+                async with asyncio.timeout(self._send_s):
                     await socket.send_text(text)
                 sent = True
             except (TimeoutError, WebSocketDisconnect, RuntimeError):
@@ -113,9 +117,9 @@ class Subscribers:
         return sent
 
     def _forget(self, subscriber: str, socket: WebSocket) -> None:
-        sockets = self._connected.get(subscriber, [])
-        if socket in sockets:
-            sockets.remove(socket)
+        sockets = self._connected.get(subscriber, {})
+        if (listening := sockets.pop(socket, None)) is not None:
+            listening.cancel()
         if not sockets:
             self._connected.pop(subscriber, None)
 
@@ -126,6 +130,11 @@ class Subscribers:
     def _told(self, ids: Sequence[int]) -> None:
         with self._store.write() as connection:
             forget_events(connection, ids)
+
+
+async def _until_gone(socket: WebSocket) -> None:
+    while (await socket.receive())["type"] != "websocket.disconnect":
+        continue
 
 
 def _message(event: Event, number: int) -> str:

@@ -11,7 +11,7 @@ import structlog
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from gateway.decoding import MALFORMED, PLUGINS, FrameDecoder, UndecodableError
+from gateway.decoding import MALFORMED, PLUGINS, FrameDecoder, UndecodableError, read_file
 from gateway.quiet import quietly
 from gateway.web.dicomweb.negotiation import EXPLICIT
 from gateway.web.dicomweb.pixels import BIG_ENDIAN, NATIVE
@@ -42,7 +42,7 @@ def to_explicit(path: Path, decoder: FrameDecoder) -> bytes:
 
 
 def _converted(path: Path, decoder: FrameDecoder) -> Dataset:
-    dataset = pydicom.dcmread(path)
+    dataset = read_file(path)
     syntax = str(dataset.file_meta.TransferSyntaxUID)
     if syntax == BIG_ENDIAN:
         _swap(dataset)

@@ -19,6 +19,7 @@ from gateway.workitem.mapping import Origin
 from gateway.workitem.model import read_content, text_of
 from gateway.workitem.refusal import Refusal, WorkitemError
 from gateway.workitem.state import FILTERED, Content, StepState
+from gateway.workitem.subscribing import read_ae_title
 from gateway.workitem.worklist import Worklist
 
 DICOM_JSON = "application/dicom+json"
@@ -100,7 +101,7 @@ class _UpsRs:
     async def request_cancel(self, request: Request) -> Response:
         """`POST /workitems/UID/cancelrequest`: 202, with a warning where it was so already; 400, 404, 409 (11.8)."""
         content = await _content(request, may_be_empty=True)
-        requester = request.query_params.get("requester", self._ae_title)
+        requester = read_ae_title(request.query_params.get("requester", self._ae_title))
         already = await run_in_threadpool(self._workitems.request_cancel, _uid(request), content, requester)
         return _done(request, 202, already)
 

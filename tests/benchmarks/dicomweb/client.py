@@ -18,6 +18,10 @@ from dataclasses import dataclass, field
 _BUFFER = 1 << 20
 _HEAD_END = b"\r\n\r\n"
 _TIMEOUT_S = 120
+_LINE_END = "\r\n"
+_PLACE = "{n}"
+"""In a path: replaced by 0, 1, 2 and so on, so that an answer that the server keeps helps only in later rounds."""
+_NUMBERS = 400
 
 
 @dataclass
@@ -60,6 +64,8 @@ class Connection:
         while (end := self._buffer.find(_HEAD_END, 0, have)) < 0:
             have += self._receive(view[have:])
         head = bytes(view[:end]).lower()
+        if b" 204 " in head.partition(b"\r\n")[0] + b" ":
+            return 0
         if b" 200 " not in head.partition(b"\r\n")[0] + b" ":
             raise RuntimeError(head.partition(b"\r\n")[0].decode("latin-1"))
         begun = have - end - len(_HEAD_END)
@@ -131,19 +137,19 @@ def _content_length(head: bytes) -> int | None:
     return int(rest.partition(b"\r\n")[0]) if found else None
 
 
-def run(port: int, seconds: float, clients: int, request: bytes) -> dict[str, object]:
-    """Ask with so many clients at once for so long; each finishes the request that it has begun."""
+def run(port: int, seconds: float, clients: int, *requests: bytes) -> dict[str, object]:
+    """Ask with so many clients at once for so long, request by request; each finishes what it has begun."""
     lanes = [Lane() for _ in range(clients)]
     go = threading.Barrier(clients + 1)
 
     def work(lane: Lane) -> None:
         connection = Connection(port)
         try:
-            connection.ask(request)  # opens the connection, and warms up
+            connection.ask(requests[0])  # opens the connection, and warms up
             go.wait()
             end = time.perf_counter() + seconds
             while (began := time.perf_counter()) < end or not lane.latencies_s:
-                lane.bytes_read += connection.ask(request)
+                lane.bytes_read += connection.ask(requests[len(lane.latencies_s) % len(requests)])
                 lane.latencies_s.append(time.perf_counter() - began)
         except (OSError, RuntimeError, ValueError) as error:  # a broken barrier too: another lane has failed
             lane.failure = f"{type(error).__name__}: {error}"
@@ -172,8 +178,10 @@ def run(port: int, seconds: float, clients: int, request: bytes) -> dict[str, ob
 def main() -> None:
     """Do what the command line says."""
     port, seconds, clients, path, *accept = sys.argv[1:]
-    lines = [f"GET {path} HTTP/1.1", "Host: 127.0.0.1", *(f"Accept: {each}" for each in accept), "", ""]
-    sys.stdout.write(json.dumps(run(int(port), float(seconds), int(clients), "\r\n".join(lines).encode())))
+    paths = [path.replace(_PLACE, str(number)) for number in range(_NUMBERS)] if _PLACE in path else [path]
+    head = ["HTTP/1.1", "Host: 127.0.0.1", *(f"Accept: {each}" for each in accept), "", ""]
+    requests = [f"GET {each} {_LINE_END.join(head)}".encode() for each in paths]
+    sys.stdout.write(json.dumps(run(int(port), float(seconds), int(clients), *requests)))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ _SPEC = VolumeInput(
     overlap=0.25,
     window=(-1000.0, 400.0),
     percentiles=None,
+    edge_below=None,
     mirrors=(),
     planes=(10, 100),
     least_extent_mm=(100.0, 150.0, 200.0),

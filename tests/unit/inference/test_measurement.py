@@ -44,7 +44,8 @@ def test_an_empty_segment_has_volume_0_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("kind", "median"), ("unit", {"value": "cm3", "scheme": "UCUM", "meaning": "cubic centimeter"})]
+    ("field", "value"),
+    [("kind", "median"), ("unit", {"value": "cm3", "scheme": "UCUM", "meaning": "cubic centimeter"})],
 )
 def test_a_measurement_that_does_not_exist_is_refused(field: str, value: object) -> None:
     """The error names the field."""

@@ -71,6 +71,7 @@ def test_fuzzy_names_are_words() -> None:
         ("SeriesNumber", "1*", "SeriesNumber takes a whole number"),
         ("InstanceNumber", "\u0661", "InstanceNumber takes a whole number"),
         ("PatientName", "x" * 65536, "PatientName takes at most 1024 characters"),
+        ("PatientName", "\\".join("ab" * 51), "PatientName takes at most 100 values"),
         ("PatientID", "a\0b", "PatientID takes no control characters"),
     ],
 )

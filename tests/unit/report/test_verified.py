@@ -170,9 +170,15 @@ def test_the_dates_are_in_the_studys_zone(tmp_path: Path) -> None:
     def change(header: Dataset) -> None:
         header.TimezoneOffsetFromUTC = "+0100"
 
-    after = _verified(_rendered(xray_findings(), write_xray(tmp_path, change))["sr-findings"], "sr-findings")
+    files = write_xray(tmp_path, change)
+    after = _verified(_rendered(xray_findings(), files)["sr-findings"], "sr-findings")
+    source = pydicom.dcmread(files[0])
+    identity = NoteIdentity("2.25.1", "2.25.2", AT)
+    note = render_rejection_note([_reference(source, "seg")], QUALITY, source=source, identity=identity)
 
-    assert (after.ContentDate, after.ContentTime) == ("20260303", "003000.000000")
+    for each in (after, note):
+        assert each.TimezoneOffsetFromUTC == "+0100"
+        assert (each.ContentDate, each.ContentTime) == ("20260303", "003000.000000")
 
 
 @pytest.mark.parametrize("encoding", ["BINARY", "LABELMAP"])
@@ -240,6 +246,17 @@ def test_the_measurements_follow_their_segments(tmp_path: Path, is_xray: bool, e
     assert target.get("ReferencedFrameNumber", 1) == 1
     assert seg.SOPInstanceUID not in after.to_json()
     assert replacement.new.series_instance_uid in str(after.CurrentRequestedProcedureEvidenceSequence)
+
+
+def test_the_comment_stays_where_its_first_group_goes(tmp_path: Path) -> None:
+    """It stands in the first group that stays, not in that of the segment that was removed."""
+    outcome = xray_findings()
+    before = _rendered(outcome, write_xray(tmp_path))["sr-measurements"]
+    changes = _changes(outcome, {"remove:0:1": "1"})
+
+    after = _verified(before, "sr-measurements", word=replace(WORD, comment="Not a lung"), changes=changes)
+
+    assert [_values(group, tree.COMMENT) for group in tree.measurement_groups(after)] == [["Not a lung"]]
 
 
 def test_a_note_names_what_it_withdraws(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def test_corrections_are_read_by_outcome_and_finding() -> None:
     [
         ("action", "approve", "accept, reject, correct"),
         ("job_id", " ", "job_id"),
+        ("job_id", "x" * 65, "job_id"),
         ("observer", "", "observer"),
         ("comment", "x" * 2001, "comment"),
         ("organisation", "x" * 65, "organisation"),
