@@ -15,14 +15,13 @@ CASES = 8
 _SHAPE = (16, 24, 16)
 """(X, Y, Z), as NIfTI has it."""
 _TINY = {
-    "patch = [40, 56, 40]": "patch = [16, 24, 16]",
     "patch = [32, 48, 32]": "patch = [16, 24, 16]",
     "widths = [32, 64, 96]": "widths = [16, 16]",
     "strides = [[2, 2, 2], [2, 2, 2]]": "strides = [[2, 2, 2]]",
     "mirror_share = 0.5": "mirror_share = 0.0",
     'mirrors = ["x"]': "mirrors = []",
     "folds = 5": "folds = 2",
-    "samples_per_epoch = 172": "samples_per_epoch = 12",
+    "samples_per_epoch = 172": "samples_per_epoch = 32",
     "batch_size = 4": "batch_size = 2",
     "average_decay = 0.99": "average_decay = 0.5",
     "least_volume_ml = 0.3": "least_volume_ml = 0.01",
