@@ -139,10 +139,12 @@ def test_drain_finishes_what_is_in_hand(make_embedded: MakeGateway, real_data: R
 
 
 def _make_instances(real_data: RealData, folder: Path) -> list[Path]:
-    """Write 200 instances: eight X-ray studies of two images, the rest CT slices of four studies."""
+    """Write 200 instances: eight X-ray studies of two images, and four CT studies that no bundle takes."""
     folder.mkdir()
     xray = pydicom.dcmread(real_data.cxr[0])
     slices = [pydicom.dcmread(file) for file in real_data.studies()["ct-philips"][:20]]
+    for each in slices:
+        each.BodyPartExamined = "KNEE"
     made = []
     for study in range(8):
         made += [_renamed(xray, folder, f"dx-{study}-{image}", f"dx-{study}") for image in range(2)]
