@@ -99,10 +99,13 @@ def test_by_keyboard_from_study_to_study(sqlite_store: Store, browser: Browser) 
         page.keyboard.press("j")
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", level=1)).to_have_text("Doe, Jane")
+        page.wait_for_load_state()  # the heading is there before the keys are heard
         page.keyboard.press("j")
         expect(page.get_by_role("heading", level=1)).to_have_text("Roe, Rick")
+        page.wait_for_load_state()  # the heading is there before the keys are heard
         page.keyboard.press("u")
         expect(page).to_have_url(f"{at}/worklist?modality=DX")
+        page.wait_for_load_state()
         page.keyboard.press("/")
         page.keyboard.type("paul")
         page.keyboard.press("Enter")
