@@ -15,9 +15,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pynetdicom import fsm
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dul import DULServiceProvider
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
 from gateway.services import Counters
@@ -27,6 +29,18 @@ _LARGEST_NEGOTIATION = 1 << 20
 _WAITING_LIMIT = 512
 """Connections that have said nothing yet; further ones are closed at once."""
 _BACKLOG = 128
+
+
+def _leave_unsent(dul: DULServiceProvider) -> str:
+    """Drop a P-DATA request for an association that ended while it was made; stay in Sta13 (PS3.8 9.2.3)."""
+    dul.to_provider_queue.get(False)
+    return "Sta13"
+
+
+# The table of PS3.8 says nothing of an answer that meets an abort, and pynetdicom's thread would end on it with the
+# socket open: we answer in one thread while another finds that the peer breaks the protocol.
+fsm.ACTIONS["unsent"] = ("Leave data of an ended association unsent", _leave_unsent, "Sta13")
+fsm.TRANSITION_TABLE["Evt9", "Sta13"] = "unsent"
 
 
 class PeerSocket(AssociationSocket):
