@@ -7,12 +7,14 @@ an association begins.
 
 from __future__ import annotations
 
+import queue
 import select
 import socket
 import socketserver
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from pynetdicom import fsm
@@ -32,8 +34,12 @@ _BACKLOG = 128
 
 
 def _leave_unsent(dul: DULServiceProvider) -> str:
-    """Drop a P-DATA request for an association that ended while it was made; stay in Sta13 (PS3.8 9.2.3)."""
-    dul.to_provider_queue.get(False)
+    """Drop a P-DATA request for an association that ended while it was made; stay in Sta13 (PS3.8 9.2.3).
+
+    One request may be announced twice: the queue is looked at again while the abort's own event is worked on.
+    """
+    with suppress(queue.Empty):
+        dul.to_provider_queue.get(False)
     return "Sta13"
 
 
