@@ -25,7 +25,7 @@ variant.py          what a destination wants otherwise (pure)
 delivery/           results to destinations by C-STORE or STOW-RS; sending.py  files to a Storage SCP
 verification/       a person's word on a result: a new revision
 store/              the database
-web/                HTTP: FHIR mounted, health, metrics, study pages
+web/                HTTP: FHIR mounted, DICOMweb, worklist and study pages, viewer, sign-in, health, metrics
 services.py         roles, heartbeats, counters
 supervisor.py       `serve`: roles as processes, restarted with back-off, drained on SIGTERM
 viewer.py           OHIF: its package fetched, checked, unpacked
