@@ -93,9 +93,15 @@ def has_due(connection: Connection, destination: str, now: datetime) -> bool:
 
 
 def claim(connection: Connection, destination: str, now: datetime, lease_s: float) -> DeliveryClaim | None:
-    """Take the oldest delivery of a destination that is due; those of results that were replaced are cancelled."""
+    """Take the oldest delivery of a destination that is due; those of results that were replaced are cancelled.
+
+    Of one study and bundle one is held at a time, whatever the number of processes: what was read before a person's
+    word must not arrive after it.
+    """
     _cancel_replaced(connection, destination, now)
-    query = sa.select(delivery.c.id).where(delivery.c.destination == destination, *_is_due(now))
+    query = sa.select(delivery.c.id).where(
+        delivery.c.destination == destination, *_is_due(now), ~_has_other_underway(destination, now)
+    )
     row_id = connection.scalar(query.order_by(delivery.c.available_at, delivery.c.id).limit(1))
     if row_id is None:
         return None
@@ -249,6 +255,21 @@ def _is_rejected() -> sa.ColumnElement[bool]:
 def _is_newer_done(old: sa.FromClause, new: sa.FromClause) -> tuple[sa.ColumnElement[bool], ...]:
     same = (new.c.study_instance_uid == old.c.study_instance_uid, new.c.bundle == old.c.bundle)
     return *same, new.c.revision > old.c.revision, new.c.state == State.DONE
+
+
+def _has_other_underway(destination: str, now: datetime) -> sa.ColumnElement[bool]:
+    """Say whether another result of the same study and bundle is being sent to the destination."""
+    own, others, other = job.alias(), job.alias(), delivery.alias()
+    return sa.exists().where(
+        other.c.destination == destination,
+        other.c.id != delivery.c.id,
+        other.c.state == "waiting",
+        other.c.lease_expires_at >= now,
+        others.c.id == other.c.job_id,
+        own.c.id == delivery.c.job_id,
+        own.c.study_instance_uid == others.c.study_instance_uid,
+        own.c.bundle == others.c.bundle,
+    )
 
 
 def _is_due(now: datetime) -> tuple[sa.ColumnElement[bool], ...]:

@@ -15,6 +15,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from gateway.errors import DatabaseAwayError
+from gateway.store.files import Files
 
 _BUSY_TIMEOUT_MS = 30_000
 _POSTGRES_ARGS: Mapping[str, int] = {
@@ -61,11 +62,14 @@ class Store:
         SQLAlchemy engine.
     data_dir
         Folder against which the paths in the database are relative.
+    files
+        What lies there, or in a bucket; None: there is no bucket.
     """
 
-    def __init__(self, engine: Engine, data_dir: Path) -> None:
+    def __init__(self, engine: Engine, data_dir: Path, files: Files | None = None) -> None:
         self.engine = engine
         self.data_dir = data_dir
+        self.files = files or Files(data_dir)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -86,7 +90,7 @@ class Store:
         self.engine.dispose()
 
 
-def open_store(url: str, data_dir: Path) -> Store:
+def open_store(url: str, data_dir: Path, files: Files | None = None) -> Store:
     """Open the database; nothing connects before the first transaction.
 
     Parameters
@@ -95,6 +99,8 @@ def open_store(url: str, data_dir: Path) -> Store:
         SQLAlchemy URL, `sqlite:///…` or `postgresql+psycopg://…` (`postgresql://` is read as the latter).
     data_dir
         The data folder; made if absent.
+    files
+        What lies there, or in a bucket.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
     parsed = sa.make_url(url)
@@ -113,7 +119,7 @@ def open_store(url: str, data_dir: Path) -> Store:
         engine = sa.create_engine(
             parsed, hide_parameters=True, pool_pre_ping=True, pool_size=10, connect_args=dict(_POSTGRES_ARGS)
         )
-    return Store(engine, data_dir)
+    return Store(engine, data_dir, files)
 
 
 def insert_ignore(

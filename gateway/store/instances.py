@@ -112,10 +112,12 @@ def index_batch(connection: Connection, received: Sequence[ReceivedInstance], no
     if not received:
         return BatchOutcome()
     uids = {one.header.sop_instance_uid for one in received}
-    _insert_studies(connection, received, now)
     known_studies = sa.select(instance.c.study_instance_uid).where(instance.c.sop_instance_uid.in_(uids)).distinct()
-    touched = {one.header.study_instance_uid for one in received} | set(connection.scalars(known_studies))
-    states = _lock_studies(connection, touched)
+    coming = {one.header.study_instance_uid for one in received}
+    states: dict[str, _StudyState] = {}
+    while not coming <= states.keys():  # one may be removed, its time being over, between insert and lock
+        _insert_studies(connection, received, now)
+        states = _lock_studies(connection, coming | set(connection.scalars(known_studies)))
     _insert_series(connection, received)
     return _Batch(connection, states, uids).index(received, now)
 

@@ -21,6 +21,7 @@ from gateway.store.outbox import add_message
 from gateway.store.studies import lock_study
 from gateway.store.tables import job, outbox
 from gateway.store.workitem_events import note_created, note_state
+from gateway.tracing import root_context
 
 _OWNER_LENGTH = 51
 _CLOCK_GRACE = timedelta(seconds=5)
@@ -116,8 +117,7 @@ def create_job(  # noqa: PLR0913 # a row's values, all by name
         "requested_by": requested_by,
         "created_at": now,
     }
-    if trace_context:
-        row["trace_context"] = dict(trace_context)
+    row["trace_context"] = dict(trace_context or root_context(job_id))
     connection.execute(sa.insert(job).values(**row))
     add_message(connection, job_id, priority, now)
     for each in ids:

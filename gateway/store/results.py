@@ -17,7 +17,7 @@ from gateway.job import Claim, State
 from gateway.store import jobs
 from gateway.store.deliveries import create_deliveries
 from gateway.store.findings import record_findings
-from gateway.store.tables import artefact, fhir_index, fhir_resource, job
+from gateway.store.tables import artefact, fhir_change, fhir_index, fhir_resource, job
 
 DICOM = "application/dicom"
 _STAMPED = ("versionId", "lastUpdated")
@@ -28,7 +28,7 @@ class NewArtefact:
     """One file of a job's results, written and synced before its row."""
 
     kind: str
-    """'sr-findings', 'sr-measurements', 'seg', 'heatmap-<class>'; pictures: 'picture-<name>'."""
+    """'sr-findings', 'sr-measurements', 'seg', 'heatmap-<class>'; pictures: 'picture-<name>'; 'document-pdf-en'."""
     ordinal: int
     """Which outcome of the job."""
     variant: str
@@ -63,10 +63,17 @@ class IndexEntry:
     system: str | None = None
     """Token: system; reference: resource type."""
     value: str | None = None
-    """Token: code; reference: id; string: as is."""
+    """Token: code; reference: id; string: folded."""
     low: datetime | None = None
     """Date: start of the period that the value means."""
     high: datetime | None = None
+    number: float | None = None
+    """Quantity; system and value are those of its unit."""
+    text: str | None = None
+    """Token, reference: what it is called, folded; string: as it stands."""
+    other_system: str | None = None
+    """Composite: as system and value, of its second part."""
+    other_value: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,18 +190,18 @@ def write_resources(
     FHIR instants are written to the millisecond (R4 2.24.0.1), and the row says the same time as the body.
     """
     instant = now.replace(microsecond=now.microsecond // 1000 * 1000)
-    _lock_resources(connection, resources)
+    lock_resources(connection, [(resource.type, resource.resource_id) for resource in resources])
     return sum(_write_resource(connection, resource, instant, job_id) for resource in resources)
 
 
-def _lock_resources(connection: Connection, resources: Sequence[FhirVersion]) -> None:
-    """Let writers of one resource wait for each other: studies share their Patient and their Device.
+def lock_resources(connection: Connection, resources: Sequence[tuple[str, str]]) -> None:
+    """Let writers of one resource, given by type and id, wait for each other: studies share their Patient.
 
     Taken in the order of the lock numbers, so that two transactions never wait for one another in a circle.
     """
     if connection.dialect.name != "postgresql":
         return
-    names = (f"{resource.type}/{resource.resource_id}" for resource in resources)
+    names = (f"{resource_type}/{resource_id}" for resource_type, resource_id in resources)
     numbers = {int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True) for name in names}
     for number in sorted(numbers):
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
@@ -207,7 +214,7 @@ def _write_resource(connection: Connection, resource: FhirVersion, instant: date
     if latest is not None and latest.is_current and _content(latest.body) == _content(resource.body):
         return False
     version = 1 if latest is None else latest.version + 1
-    connection.execute(sa.update(fhir_resource).where(*is_this, fhir_resource.c.is_current).values(is_current=False))
+    _set_aside(connection, resource.type, resource.resource_id)
     row = {
         "type": resource.type,
         "resource_id": resource.resource_id,
@@ -219,7 +226,40 @@ def _write_resource(connection: Connection, resource: FhirVersion, instant: date
         "body": stamped(resource.body, version, instant),
     }
     inserted = connection.execute(sa.insert(fhir_resource).returning(fhir_resource.c.id), row)
-    _write_index(connection, inserted.scalar_one(), resource)
+    resource_pk = inserted.scalar_one()
+    _write_index(connection, resource_pk, resource)
+    # For subscribers: in this transaction, so that no version that is committed goes untold, whatever its number.
+    connection.execute(sa.insert(fhir_change).values(resource_pk=resource_pk, type=resource.type))
+    return True
+
+
+def _set_aside(connection: Connection, resource_type: str, resource_id: str) -> None:
+    """Make the current version one of the past, which no search finds."""
+    is_current = (
+        fhir_resource.c.type == resource_type,
+        fhir_resource.c.resource_id == resource_id,
+        fhir_resource.c.is_current,
+    )
+    replaced = sa.select(fhir_resource.c.id).where(*is_current).scalar_subquery()
+    connection.execute(sa.delete(fhir_index).where(fhir_index.c.resource_pk == replaced))
+    connection.execute(sa.update(fhir_resource).where(*is_current).values(is_current=False))
+
+
+def delete_resource(connection: Connection, resource_type: str, resource_id: str, now: datetime) -> bool:
+    """Make a resource gone: reads answer 410, its history stays; False where there is none to delete."""
+    lock_resources(connection, [(resource_type, resource_id)])
+    is_this = (fhir_resource.c.type == resource_type, fhir_resource.c.resource_id == resource_id)
+    version = connection.scalar(sa.select(fhir_resource.c.version).where(*is_this, fhir_resource.c.is_current))
+    if version is None:
+        return False
+    _set_aside(connection, resource_type, resource_id)
+    row = {"type": resource_type, "resource_id": resource_id, "version": version + 1, "body": b""}
+    row |= {
+        "is_current": False,
+        "is_deleted": True,
+        "last_updated": now.replace(microsecond=now.microsecond // 1000 * 1000),
+    }
+    connection.execute(sa.insert(fhir_resource), row)
     return True
 
 

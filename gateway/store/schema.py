@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -11,6 +12,7 @@ from alembic.script import ScriptDirectory
 
 from gateway.errors import SchemaError
 from gateway.store.engine import Store
+from gateway.store.tables import schema_floor
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -44,8 +46,10 @@ def current_revision(store: Store) -> str | None:
 
 
 def upgrade(store: Store, revision: str = "head") -> None:
-    """Bring the database to a revision; SchemaError where it is newer than this program."""
+    """Bring the database to a revision; SchemaError where it is newer than this program can use."""
     refuse_newer(store)
+    if is_ahead(store):
+        return
     command.upgrade(alembic_config(store), revision)
 
 
@@ -55,23 +59,40 @@ def downgrade(store: Store, revision: str) -> None:
 
 
 def refuse_newer(store: Store) -> None:
-    """Raise SchemaError where the database's schema is not one this program knows."""
-    revision = current_revision(store)
-    if revision is None:
-        return
-    known = {script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()}
-    if revision not in known:
+    """Raise SchemaError where the database's schema is newer than this program, and more than additions.
+
+    During a rolling upgrade old programs run beside new ones: migrations only add, and `schema_floor` names the oldest
+    program that may go on (deploy/operations.md).
+    """
+    if is_ahead(store) and _floor(store) not in _known():
         raise SchemaError(
-            f"the database has schema {revision}, this program knows up to {head_revision()}: "
+            f"the database has schema {current_revision(store)}, this program knows up to {head_revision()}: "
             "install the newer program, or restore the backup made before its upgrade"
         )
+
+
+def is_ahead(store: Store) -> bool:
+    """Say whether the database's schema is one that only a newer program knows."""
+    revision = current_revision(store)
+    return revision is not None and revision not in _known()
+
+
+def _known() -> set[str]:
+    return {script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()}
+
+
+def _floor(store: Store) -> str | None:
+    with store.read() as connection:
+        if not sa.inspect(connection).has_table(schema_floor.name):
+            return None
+        return connection.scalar(sa.select(schema_floor.c.revision))
 
 
 def require_current(store: Store) -> None:
     """Apply migrations on SQLite; elsewhere raise SchemaError that names the command."""
     refuse_newer(store)
     revision = current_revision(store)
-    if revision == head_revision():
+    if revision == head_revision() or is_ahead(store):
         return
     if store.engine.dialect.name == "sqlite":
         upgrade(store)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -27,13 +28,16 @@ class ServiceBeat:
     """'ready', 'degraded' or 'draining'."""
     reason: str | None
     counters: Mapping[str, float]
+    exemplars: Mapping[str, Sequence[Any]] | None = field(default=None)
+    """Bucket of a histogram -> trace id, value, seconds since 1970."""
 
 
 def beat(connection: Connection, service_beat: ServiceBeat) -> None:
     """Write a heartbeat."""
     row = {name: getattr(service_beat, name) for name in ServiceBeat.__slots__}
     row["counters"] = dict(service_beat.counters)
-    upsert(connection, service, row, keys=["id"], update=["seen_at", "state", "reason", "counters"])
+    row["exemplars"] = dict(service_beat.exemplars or {})
+    upsert(connection, service, row, keys=["id"], update=["seen_at", "state", "reason", "counters", "exemplars"])
 
 
 def list_services(connection: Connection, seen_since: datetime) -> list[ServiceBeat]:

@@ -148,8 +148,12 @@ def get_study(connection: Connection, study_instance_uid: str) -> StudyRow:
     return StudyRow(**row._mapping)
 
 
-def lock_study(connection: Connection, study_instance_uid: str, *, skip_locked: bool = False) -> bool:
+def lock_study(
+    connection: Connection, study_instance_uid: str, *, skip_locked: bool = False, is_whole: bool = False
+) -> bool:
     """Hold a study until the transaction ends, so that its jobs change in one place at a time.
+
+    With `is_whole` no row that refers to it may come meanwhile either: the study is to go.
 
     Returns
     -------
@@ -158,7 +162,7 @@ def lock_study(connection: Connection, study_instance_uid: str, *, skip_locked: 
     """
     query = sa.select(study.c.revision).where(study.c.study_instance_uid == study_instance_uid)
     # key_share: rows that refer to the study may be inserted meanwhile.
-    return connection.scalar(query.with_for_update(key_share=True, skip_locked=skip_locked)) is not None
+    return connection.scalar(query.with_for_update(key_share=not is_whole, skip_locked=skip_locked)) is not None
 
 
 def list_studies(
@@ -217,6 +221,12 @@ def list_instances(
     order = (instance.c.series_instance_uid, instance.c.instance_number, instance.c.sop_instance_uid)
     query = sa.select(*_INSTANCE_COLUMNS).where(*conditions).order_by(*order).limit(limit)
     return [InstanceRow(**row._mapping) for row in connection.execute(query)]
+
+
+def latest_association(connection: Connection, study_instance_uid: str) -> str | None:
+    """Return the id of the association that brought the study's latest instance."""
+    query = sa.select(instance.c.association_id).where(instance.c.study_instance_uid == study_instance_uid)
+    return connection.scalar(query.order_by(instance.c.received_at.desc()).limit(1))
 
 
 def list_arriving(connection: Connection, received_before: datetime) -> list[Arriving]:

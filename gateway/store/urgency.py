@@ -12,6 +12,7 @@ from gateway.job import State
 from gateway.store.outbox import add_message
 from gateway.store.studies import lock_study
 from gateway.store.tables import job, outbox, study
+from gateway.store.transitions import job_changed
 
 
 def raise_to_stat(connection: Connection, study_instance_uid: str, now: datetime) -> int:
@@ -36,4 +37,5 @@ def raise_to_stat(connection: Connection, study_instance_uid: str, now: datetime
         unpublished = (outbox.c.job_id == row.id, outbox.c.published_at.is_(None))
         if connection.execute(sa.update(outbox).where(*unpublished).values(priority="stat")).rowcount == 0:
             add_message(connection, row.id, "stat", now, max(now, row.available_at))
+        job_changed(connection, row.id, now)
     return len(rows)

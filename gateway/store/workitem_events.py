@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection
 
 from gateway.job import State
 from gateway.store.tables import job, workitem, workitem_event, workitem_subscription
+from gateway.store.transitions import job_changed
 from gateway.store.workitem_query import matches, workitem_uid
 from gateway.workitem.state import FILTERED, GLOBAL, Content, EventType, state_report
 
@@ -50,7 +51,8 @@ class Listener:
 
 
 def note_state(connection: Connection, job_id: str, state: State, reason: str | None, now: datetime) -> None:
-    """Tell those who subscribed that a job is now in this state."""
+    """Tell those who subscribed that a job is now in this state, and whoever else follows jobs."""
+    job_changed(connection, job_id, now)
     listeners = listeners_of(connection, job_id)
     if listeners:
         write_events(connection, listeners, job_id, EventType.STATE_REPORT, state_report(state, reason), now)

@@ -1,159 +1,60 @@
-"""Settings: `hybridmed.toml` and the environment, the environment winning; read once, in the entry point."""
+"""All settings: `hybridmed.toml` and the environment, the environment winning; read once, in the entry point."""
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
     PydanticBaseSettingsSource,
+    SecretsSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
+from gateway.config.access import AccessLimits, Oidc
+from gateway.config.address import AETitle, DicomAddress, is_loopback
+from gateway.config.audit import Audit
+from gateway.config.destination import Destination, as_table, parse_destination
+from gateway.config.dicom_tls import DicomTls
+from gateway.config.exchange import Exchange
+from gateway.config.peers import Peer
+from gateway.config.retention import Retention
+from gateway.config.rules import Rule
+from gateway.config.s3 import S3
+from gateway.config.site import Site
+from gateway.config.tls import Tls
+from gateway.config.tracing import Tracing
 from gateway.errors import ConfigurationError
 
 CONFIG_FILE = Path("hybridmed.toml")
-_AE_TITLE_LENGTH = 16
-_LAST_PORT = 65535
-_DICOM_DESTINATION = re.compile(r"^(?P<ae>[^@]{1,16})@(?P<host>[^:@]+):(?P<port>\d{1,5})$")
-
-
-def _ae_title(value: str) -> str:
-    """Return an AE title (PS3.5 6.2: 1 to 16 characters of the default repertoire, no backslash, not only spaces)."""
-    title = value.strip()
-    if not 1 <= len(title) <= _AE_TITLE_LENGTH or "\\" in title or not title.isascii() or not title.isprintable():
-        raise ValueError(f"{value!r} is not an AE title: 1 to 16 printable ASCII characters without backslash")
-    return title
-
-
-AETitle = Annotated[str, AfterValidator(_ae_title)]
-
-
-@dataclass(frozen=True, slots=True)
-class DicomAddress:
-    """A DICOM application entity on the network."""
-
-    ae_title: str
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> DicomAddress:
-        """Parse `AET@host:port`; ValueError says what was expected."""
-        match = _DICOM_DESTINATION.match(text.strip())
-        if match is None:
-            raise ValueError(f"{text!r} is not AET@host:port")
-        port = int(match["port"])
-        if not 1 <= port <= _LAST_PORT:
-            raise ValueError(f"{text!r}: a port is 1 to {_LAST_PORT}")
-        return cls(_ae_title(match["ae"]), match["host"], port)
-
-    def __str__(self) -> str:
-        return f"{self.ae_title}@{self.host}:{self.port}"
-
-
-class Destination(BaseModel):
-    """Where results go."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    address: str
-    """`AET@host:port` for C-STORE, `https://…` for STOW-RS."""
-    sr_title: Literal["imaging-measurement-report", "oncology-measurement-report"] = "imaging-measurement-report"
-    """(126000, DCM) or (126001, DCM): some viewers show only one of them."""
-    seg_encoding: Literal["BINARY", "LABELMAP"] = "BINARY"
-    """Encoding of segmentations; many peers refuse LABELMAP."""
-    send: tuple[Literal["sr", "seg", "heatmap"], ...] = ("sr", "seg", "heatmap")
-    """Kinds of object that this destination takes."""
-
-    @field_validator("address")
-    @classmethod
-    def _address(cls, value: str) -> str:
-        if not value.startswith(("http://", "https://")):
-            DicomAddress.parse(value)
-        return value
-
-    @property
-    def dicom(self) -> DicomAddress | None:
-        """The C-STORE address, or None where results go by STOW-RS."""
-        return None if self.address.startswith("http") else DicomAddress.parse(self.address)
-
-
-class Match(BaseModel):
-    """What a rule asks of a study; every condition given must hold, in one series at least."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    calling_ae: tuple[str, ...] = ()
-    modality: tuple[str, ...] = ()
-    body_part: tuple[str, ...] = ()
-    description: str | None = None
-    """Regular expression, searched without regard to case in study and series description."""
-    tags: dict[str, str] = Field(default_factory=dict)
-    """Keyword or 'gggg,eeee' -> regular expression, searched in the first instance of the series."""
-
-    @field_validator("calling_ae", "modality", "body_part", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
-
-    @field_validator("description")
-    @classmethod
-    def _compiles(cls, value: str | None) -> str | None:
-        if value is not None:
-            _require_expression(value)
-        return value
-
-    @field_validator("tags")
-    @classmethod
-    def _all_compile(cls, value: dict[str, str]) -> dict[str, str]:
-        for expression in value.values():
-            _require_expression(expression)
-        return value
-
-
-def _require_expression(text: str) -> None:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"{text!r} is not a regular expression: {error}") from error
-
-
-class Rule(BaseModel):
-    """A routing rule; the first rule that matches decides."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    match: Match = Match()
-    bundles: tuple[str, ...] = ()
-    """Bundles to run; empty: keep the study and run nothing."""
-    priority: Literal["stat", "routine"] = "routine"
-    destinations: tuple[str, ...] | None = None
-    """Names of destinations; None: all."""
 
 
 class Settings(BaseSettings):
-    """All settings, frozen; each field is `HYBRIDMED_` and its name in capitals in the environment."""
+    """All settings, frozen; each field is `HYBRIDMED_` and its name in capitals in the environment.
+
+    A section, such as `[tls]` of the file, is a frozen model in a module of its own; its fields are
+    `HYBRIDMED_TLS__CERTIFICATE` and so on.
+    """
 
     model_config = SettingsConfigDict(
-        env_prefix="HYBRIDMED_", frozen=True, extra="forbid", use_attribute_docstrings=True, env_ignore_empty=True
+        env_prefix="HYBRIDMED_",
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        env_ignore_empty=True,
+        env_nested_delimiter="__",
     )
 
     data_dir: Path = Path("hybridmed-data")
     """Folder of everything kept: instances, results and, by default, the database."""
-    database_url: str | None = None
+    database_url: Annotated[str | None, Field(repr=False)] = None
     """SQLAlchemy URL; unset: SQLite in the data folder."""
-    broker_url: str | None = None
+    broker_url: Annotated[str | None, Field(repr=False)] = None
     """`amqp://…`; unset: the jobs table is the queue."""
     broker_prefix: str = "hybridmed.jobs"
     """Prefix of the queue names, so that two gateways can share one broker."""
@@ -165,6 +66,8 @@ class Settings(BaseSettings):
     """Our AE title; other called AE titles are refused."""
     http_port: Annotated[int, Field(ge=1, le=65535)] = 8080
     """Port of FHIR, DICOMweb, worklist, health and metrics."""
+    web_processes: Annotated[int, Field(ge=0, le=64)] = 0
+    """Processes that share the HTTP port; 0: one for each four cores, 4 at most."""
     quiet_s: Annotated[float, Field(ge=0, le=86400)] = 10.0
     """Seconds without a new instance after which a study is complete, once no association carries it."""
     destinations: Annotated[tuple[Destination, ...], NoDecode] = ()
@@ -182,10 +85,10 @@ class Settings(BaseSettings):
     viewer_dir: Path | None = None
     """Folder of the viewer (OHIF), for a place of its own, such as one made at image build; unset: `viewer` in the
     data folder."""
-    auth: Literal["none", "token"] = "none"
-    """How HTTP callers prove who they are."""
+    auth: Annotated[tuple[Literal["none", "token", "oidc"], ...], NoDecode, Field(min_length=1)] = ("none",)
+    """How HTTP callers prove who they are: `none`, or `token`, `oidc` or both (`token, oidc`)."""
     tokens: Annotated[tuple[str, ...], NoDecode] = Field(default=(), repr=False)
-    """SHA-256 digests (hexadecimal) of the bearer tokens that `auth = "token"` takes."""
+    """SHA-256 digests (hexadecimal) of bearer tokens with all roles; `hybridmed tokens create` makes better ones."""
     worklist_shows: Annotated[tuple[Literal["name", "id", "birth", "accession"], ...], NoDecode] = (
         "name",
         "id",
@@ -195,6 +98,10 @@ class Settings(BaseSettings):
     """Which of a patient's details the worklist and the studies' pages show."""
     private_storage_classes: Annotated[tuple[str, ...], NoDecode] = ()
     """UIDs of private Storage SOP classes to accept besides the standard ones."""
+    receive_processes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes of the role 'receive' on this host, all on the same port; they share `max_associations`."""
+    receive_path: Literal["fast", "stock"] = "fast"
+    """How data sets are received: straight from the receive buffer to the file, or by pynetdicom alone."""
     max_associations: Annotated[int, Field(ge=1, le=1000)] = 64
     """Associations served at once; further ones are rejected as 'local limit exceeded'."""
     max_pdu_bytes: Annotated[int, Field(ge=4096, le=1 << 20)] = 131072
@@ -221,6 +128,28 @@ class Settings(BaseSettings):
     """Time limit of each step of a delivery."""
     rules: tuple[Rule, ...] = ()
     """Routing rules; without any, the bundles' own applicability decides."""
+    access: AccessLimits = AccessLimits()
+    """How often HTTP callers may ask, and from where: the table `[access]`."""
+    oidc: Oidc = Oidc()
+    """The OpenID Connect provider of `auth = "oidc"`: the table `[oidc]`."""
+    tls: Tls = Tls()
+    """Certificate and key: the table `[tls]`."""
+    s3: S3 = S3()
+    """A bucket for stored files: the table `[s3]`."""
+    tracing: Tracing = Tracing()
+    """Where spans go: the table `[tracing]`."""
+    site: Site = Site()
+    """The site that results come from: the table `[site]`."""
+    exchange: Exchange = Exchange()
+    """FHIR with other systems: the table `[exchange]`."""
+    dicom_tls: DicomTls = DicomTls()
+    """DICOM over TLS: the table `[dicom_tls]`."""
+    peers: tuple[Peer, ...] = ()
+    """Whom we know: the tables `[[peers]]`; empty: everybody whom `allowed_aes` lets in."""
+    retention: Retention = Retention()
+    """What is removed, and when: the table `[retention]`."""
+    audit: Audit = Audit()
+    """Where the audit trail goes: the table `[audit]`."""
     log_format: Literal["console", "json"] = "console"
     """How log lines look."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -235,11 +164,14 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment before file; no dotenv."""
+        """Environment, then a file for each secret, then the settings' file; no dotenv."""
         toml = TomlConfigSettingsSource(settings_cls, toml_file=os.environ.get("HYBRIDMED_CONFIG", CONFIG_FILE))
-        return init_settings, env_settings, toml
+        folder = os.environ.get("HYBRIDMED_SECRETS_DIR")
+        if folder is None or not Path(folder).is_dir():
+            return init_settings, env_settings, toml
+        return init_settings, env_settings, SecretsSettingsSource(settings_cls, secrets_dir=folder), toml
 
-    @field_validator("allowed_aes", "private_storage_classes", "tokens", "worklist_shows", mode="before")
+    @field_validator("allowed_aes", "auth", "private_storage_classes", "tokens", "worklist_shows", mode="before")
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -248,9 +180,9 @@ class Settings(BaseSettings):
     @classmethod
     def _parse_destinations(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(_parse_destination(part) for part in value.split(",") if part.strip())
+            return tuple(parse_destination(part) for part in value.split(",") if part.strip())
         if isinstance(value, dict):
-            return tuple({"name": name, **_as_table(entry)} for name, entry in value.items())
+            return tuple({"name": name, **as_table(entry)} for name, entry in value.items())
         return value
 
     @field_validator("move_destinations", mode="before")
@@ -261,12 +193,12 @@ class Settings(BaseSettings):
             return value
         return tuple(DicomAddress.parse(part) if isinstance(part, str) else part for part in parts)
 
-    @field_validator("auth", mode="before")
+    @field_validator("auth")
     @classmethod
-    def _is_offered(cls, value: object) -> object:
-        if value == "oidc":
-            raise ValueError("oidc is not offered by this version: set HYBRIDMED_AUTH=token")
-        return value
+    def _is_one_or_the_other(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "none" in value and len(value) > 1:
+            raise ValueError("'none' stands alone")
+        return tuple(dict.fromkeys(value))
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Settings:
@@ -280,26 +212,51 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _knows_the_provider(self) -> Settings:
+        if "oidc" in self.auth and not self.oidc.issuer:
+            raise ValueError("auth = oidc needs HYBRIDMED_OIDC__ISSUER, and HYBRIDMED_OIDC__AUDIENCE or __CLIENT_ID")
+        return self
+
+    @model_validator(mode="after")
     def _closed_to_strangers(self) -> Settings:
-        if _is_loopback(self.bind):
+        if is_loopback(self.bind):
             return self
+        is_bare = not self.tls.is_on_http and not self.access.trusted_proxies
         missing = [
             text
             for is_missing, text in (
-                (self.auth == "none", "HYBRIDMED_AUTH=token"),
-                (not self.allowed_aes, "HYBRIDMED_ALLOWED_AES (the calling AE titles that may send)"),
+                (self.auth == ("none",), "HYBRIDMED_AUTH=token"),
+                (
+                    not self.allowed_aes and not self.peers,
+                    "HYBRIDMED_ALLOWED_AES (the calling AE titles that may send)",
+                ),
+                (
+                    is_bare,
+                    "HYBRIDMED_TLS__CERTIFICATE and HYBRIDMED_TLS__KEY (or, behind a proxy that speaks TLS, "
+                    "HYBRIDMED_ACCESS__TRUSTED_PROXIES: its address)",
+                ),
             )
             if is_missing
         ]
         if missing:
-            raise ValueError(f"bind {self.bind} is open to the network: set {' and '.join(missing)}")
+            raise ValueError(f"bind {self.bind} is open to the network: set {'; '.join(missing)}")
         return self
+
+    @property
+    def calling_aes(self) -> tuple[str, ...]:
+        """Calling AE titles that may associate; empty: all."""
+        return tuple(dict.fromkeys((*self.allowed_aes, *(peer.ae_title for peer in self.peers))))
 
     @property
     def dicom_peers(self) -> dict[str, DicomAddress]:
         """AE title -> address of every peer that we may open an association to; `move_destinations` win."""
         results = [destination.dicom for destination in self.destinations]
         return {peer.ae_title: peer for peer in (*results, *self.move_destinations) if peer is not None}
+
+    @property
+    def web_process_count(self) -> int:
+        """How many processes share the HTTP port."""
+        return self.web_processes or min(4, max(1, (os.cpu_count() or 1) // 4))
 
     @property
     def sqlalchemy_url(self) -> str:
@@ -310,26 +267,6 @@ class Settings(BaseSettings):
     def viewer_folder(self) -> Path:
         """Where the viewer lies, the data folder's own by default."""
         return self.viewer_dir or self.data_dir / "viewer"
-
-
-def _parse_destination(text: str) -> dict[str, str]:
-    name, equals, address = text.strip().partition("=")
-    if not equals:
-        raise ValueError(f"destination {text.strip()!r} is not NAME=AET@host:port or NAME=https://…")
-    return {"name": name.strip(), "address": address.strip()}
-
-
-def _as_table(entry: object) -> dict[str, Any]:
-    return {"address": entry} if isinstance(entry, str) else dict(entry)  # type: ignore[call-overload] # pydantic reports other types
-
-
-def _is_loopback(address: str) -> bool:
-    if address == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 def load_settings(**overrides: Any) -> Settings:
