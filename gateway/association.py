@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import structlog
-from pydicom._uid_dict import UID_dictionary
-from pydicom.uid import UID
-from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, build_context, evt
+from pynetdicom import ALL_TRANSFER_SYNTAXES, evt
 from pynetdicom import _config as pynetdicom_config
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
-from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
-from pynetdicom.presentation import PresentationContext
 
+from gateway.admission import Admission, certificate_names
+from gateway.audit.acts import refused_node
+from gateway.audit.trail import record
 from gateway.dimse_service import DimseService, DirectService, dispatchers
 from gateway.errors import ConfigurationError
 from gateway.indexer import Indexer
+from gateway.receive.contexts import storage_classes, supported_contexts
+from gateway.receive.handler import PromptHandler
+from gateway.receive.slots import Slots
+from gateway.secure_channel import SecureChannel
 from gateway.services import Heartbeat
 from gateway.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION, DiskLimits, Spool, orphans
 from gateway.storage_service import Intake, StorageService
@@ -31,12 +36,12 @@ log = structlog.get_logger()
 VERIFICATION = "1.2.840.10008.1.1"
 _ADOPT_EVERY_S = 60.0
 _LOOK_EVERY_S = 0.5
-_RETIRED_IMAGES = ("1.2.840.10008.5.1.4.1.1.", "1.2.840.10008.5.1.4.34.1")
 _TRANSFER_SYNTAXES = (
     *ALL_TRANSFER_SYNTAXES,
     "1.2.840.10008.1.2.1.98",  # Encapsulated Uncompressed Explicit VR Little Endian
     *(f"1.2.840.10008.1.2.4.{process}" for process in (52, 53, 54, 55, 56, *range(58, 67))),  # retired JPEG processes
 )
+_LOCAL_LIMIT = (2, 3, 2)  # transient, presentation, local limit exceeded
 _REJECTIONS: dict[tuple[int | None, int | None], str] = {
     (1, 3): "calling AE",
     (1, 7): "called AE",
@@ -57,6 +62,14 @@ class Listening:
     """Calling AE titles; empty: all."""
     private_storage_classes: tuple[str, ...] = ()
     """UIDs of private Storage SOP classes."""
+    path: Literal["fast", "stock"] = "fast"
+    """How P-DATA is received: as it lies in the buffer, or by pynetdicom alone."""
+    processes: int = 1
+    """How many processes listen on the same port and share the limit of associations."""
+    secure_port: int | None = None
+    """Of TLS; 0: any free one; None: none."""
+    is_plain: bool = True
+    """Whether `port` is opened; without it there is TLS alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +104,26 @@ class Receiver:
         Begun and ended by the caller; its service id names our associations.
     services
         Served over the same port; no two of them have a SOP class in common.
+    admission
+        Who may associate, and what for; None: whom `listening` lets in.
+    channel
+        Speaks TLS on the secure port.
     """
 
     name = "receive"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 # its parts
         self,
         store: Store,
         listening: Listening,
         limits: Limits,
         heartbeat: Heartbeat,
         services: Sequence[DimseService | DirectService] = (),
+        admission: Admission | None = None,
+        channel: SecureChannel | None = None,
     ) -> None:
+        self._admission = admission or Admission()
+        self._channel = channel
         self._store = store
         self._listening = listening
         self._limits = limits
@@ -115,8 +136,11 @@ class Receiver:
         self._direct = [service for service in services if isinstance(service, DirectService)]
         self._handlers = dispatchers([service for service in services if not isinstance(service, DirectService)])
         self._services: dict[Association, StorageService] = {}
+        self._slots: Slots | None = None
         self._is_listening = threading.Event()
         self._port = listening.port
+        self.secure_port: int | None = None
+        """Of TLS, once it is open."""
 
     def wait_until_listening(self, timeout_s: float) -> int:
         """Return the port once it is open; TimeoutError if that takes too long."""
@@ -135,30 +159,63 @@ class Receiver:
             The indexer ended; what it left is found by the next start.
         """
         disk_limits = DiskLimits(self._limits.reserve_bytes, self._limits.max_instance_bytes)
-        with Spool(self._store.data_dir, self._heartbeat.service_id, disk_limits) as spool:
+        with Spool(self._store.data_dir, self._heartbeat.service_id, disk_limits) as spool, self._shared_slots():
             indexer = Indexer(self._store, self._heartbeat)
             try:
                 with indexer:
                     self._adopt(indexer)
-                    self._serve(stop, Intake(spool, indexer, self._heartbeat.counters, self._heartbeat.service_id))
+                    beat = self._heartbeat
+                    self._serve(stop, Intake(spool, indexer, beat.counters, beat.service_id, self._admission.wait))
             finally:
                 if not indexer.is_drained:
                     spool.leave_for_others()
 
+    @contextmanager
+    def _shared_slots(self) -> Iterator[None]:
+        """Share the limit of associations with the other processes on our port."""
+        if self._listening.processes > 1:
+            self._slots = Slots(self._store.data_dir, self._listening.port, self._limits.max_associations)
+        try:
+            yield
+        finally:
+            if self._slots is not None:
+                self._slots.close()
+
     def _serve(self, stop: threading.Event, intake: Intake) -> None:
-        server = self._open(intake)
-        thread = threading.Thread(target=server.serve_forever, name="storage-server", daemon=True)
-        thread.start()
-        log.info("receive.listening", ae_title=self._listening.ae_title, port=self._port)
+        servers = self._open_all(intake)
+        threads = [threading.Thread(target=one.serve_forever, name="storage-server", daemon=True) for one in servers]
+        for thread in threads:
+            thread.start()
+        log.info("receive.listening", ae_title=self._listening.ae_title, port=self._port, secure_port=self.secure_port)
         self._is_listening.set()
         try:
             self._watch(stop, intake.indexer)
         finally:
-            server.stop()
-            thread.join()
+            for server, thread in zip(servers, threads, strict=True):
+                server.stop()
+                thread.join()
             self._drain()
 
-    def _open(self, intake: Intake) -> StorageServer:
+    def _open_all(self, intake: Intake) -> list[StorageServer]:
+        """Open the plain port, the secure port or both; they share the associations' limit."""
+        listening = self._listening
+        ae, servers = self._entity(), []
+        if listening.is_plain or listening.secure_port is None:
+            servers.append(self._open(intake, ae, listening.port, None))
+            self._port = servers[0].server_address[1]
+        if listening.secure_port is not None:
+            if self._channel is None:
+                raise ConfigurationError("a secure port needs a certificate: set HYBRIDMED_TLS__CERTIFICATE")
+            try:
+                servers.append(self._open(intake, ae, listening.secure_port, self._channel))
+            except ConfigurationError:
+                for server in servers:
+                    server.server_close()
+                raise
+            self.secure_port = servers[-1].server_address[1]
+        return servers
+
+    def _entity(self) -> ApplicationEntity:
         # Its handlers would format every PDU, and every query's keys and answers, for a log that nobody reads.
         pynetdicom_config.LOG_HANDLER_LEVEL = "none"
         pynetdicom_config.LOG_REQUEST_IDENTIFIERS = pynetdicom_config.LOG_RESPONSE_IDENTIFIERS = False
@@ -174,6 +231,10 @@ class Receiver:
         ae.dimse_timeout = limits.association_timeout_s
         ae.network_timeout = limits.idle_timeout_s
         ae.add_supported_context(VERIFICATION)
+        return ae
+
+    def _open(self, intake: Intake, ae: ApplicationEntity, port: int, channel: SecureChannel | None) -> StorageServer:
+        listening, limits = self._listening, self._limits
 
         def new_service(association: Association) -> StorageService:
             service = StorageService(association, intake, self._direct)
@@ -181,9 +242,9 @@ class Receiver:
             return service
 
         try:
-            server = StorageServer(
+            return StorageServer(
                 ae,
-                (listening.bind, listening.port),
+                (listening.bind, port),
                 listening.ae_title,
                 ae.supported_contexts,
                 evt_handlers=[
@@ -191,20 +252,21 @@ class Receiver:
                     (evt.EVT_REJECTED, self._on_rejected),
                     (evt.EVT_RELEASED, self._on_released),
                     (evt.EVT_ABORTED, self._on_aborted),
+                    (evt.EVT_CONN_CLOSE, _on_closed),
                     *self._handlers,
                 ],
-                request_handler=PeerHandler,
+                request_handler=PromptHandler if listening.path == "fast" else PeerHandler,
                 new_service=new_service,
                 pdu_timeout_s=limits.association_timeout_s,
                 counters=intake.counters,
+                channel=channel,
+                is_shared=listening.processes > 1,
             )
         except OSError as error:
+            name = "HYBRIDMED_DICOM_PORT" if channel is None else "HYBRIDMED_DICOM_TLS__PORT"
             raise ConfigurationError(
-                f"port {listening.port} on {listening.bind} cannot be opened (errno {error.errno}): "
-                "set HYBRIDMED_DICOM_PORT or HYBRIDMED_BIND"
+                f"port {port} on {listening.bind} cannot be opened (errno {error.errno}): set {name} or HYBRIDMED_BIND"
             ) from error
-        self._port = server.server_address[1]
-        return server
 
     def _watch(self, stop: threading.Event, indexer: Indexer) -> None:
         adopt_at = time.monotonic() + _ADOPT_EVERY_S
@@ -226,7 +288,7 @@ class Receiver:
         for association, service in list(self._services.items()):
             if association.ident is not None and not association.is_alive():
                 service.end("aborted")
-                self._services.pop(association, None)
+                self._forget(association)
         self._heartbeat.counters.set("hybridmed_associations_open", len(self._services))
 
     def _drain(self) -> None:
@@ -242,68 +304,80 @@ class Receiver:
     def _on_requested(self, event: evt.Event) -> None:
         """Support what is proposed in the order in which it is proposed, so that nothing is transcoded for our sake."""
         acceptor, requestor = event.assoc.acceptor, event.assoc.requestor
+        if self._is_rejected(event.assoc):
+            return
+        calling_ae = (requestor.primitive.calling_ae_title or "").strip() if requestor.primitive is not None else ""
+        supported = {
+            uid: self._supported[uid] for uid in self._supported.keys() - self._admission.forbidden(calling_ae)
+        }
         proposed = requestor.primitive.presentation_context_definition_list if requestor.primitive is not None else []
         acceptor.supported_contexts = supported_contexts(
-            proposed, self._supported, requestor.role_selection, self._storage_classes
+            proposed, supported, requestor.role_selection, self._storage_classes
         )
+
+    def _is_rejected(self, association: Association) -> bool:
+        """Reject an association that the rules do not let in, and say whether it was."""
+        requestor = association.requestor
+        if requestor.primitive is None:
+            return False
+        requestor.ae_title = requestor.primitive.calling_ae_title
+        calling_ae, address = _calling_ae(association), requestor.address or ""
+        channel = getattr(association.dul.socket, "socket", None)
+        others = [one for one in list(self._services) if one.is_established and _calling_ae(one) == calling_ae]
+        refusal = self._admission.refusal(calling_ae, address, certificate_names(channel), len(others))
+        if refusal is not None:
+            self._reject(association, refusal.reason, (refusal.result, refusal.source, refusal.diagnostic))
+            return True
+        if self._slots is not None and not self._slots.take(association):
+            self._reject(association, "too many associations", _LOCAL_LIMIT)
+            return True
+        return False
+
+    def _reject(self, association: Association, reason: str, answer: tuple[int, int, int]) -> None:
+        """Answer with result, source and diagnostic (PS3.8 table 9-21)."""
+        self._note_rejection(association, reason)
+        association.acse.send_reject(*answer)
+        association.kill()
+        self._forget(association)
+
+    def _note_rejection(self, association: Association, reason: str) -> None:
+        calling_ae = _calling_ae(association)
+        self._heartbeat.counters.add(f'hybridmed_associations_rejected_total{{reason="{reason}"}}')
+        log.warning("association.rejected", calling_ae=calling_ae, reason=reason)
+        record(refused_node(calling_ae, association.requestor.address or "", reason))
 
     def _on_rejected(self, event: evt.Event) -> None:
         answer = event.assoc.acceptor.primitive
         key = (answer.result_source, answer.diagnostic) if answer is not None else (None, None)
         reason = _REJECTIONS.get(key, "other")
-        self._heartbeat.counters.add(f'hybridmed_associations_rejected_total{{reason="{reason}"}}')
-        log.warning("association.rejected", calling_ae=event.assoc.requestor.ae_title.strip(), reason=reason)
+        self._note_rejection(event.assoc, reason)
         self._forget(event.assoc)
 
     def _on_released(self, event: evt.Event) -> None:
         service = self._services.get(event.assoc)
         if service is not None:
             service.end("released")
+        self._give_slot_back(event.assoc)
 
     def _on_aborted(self, event: evt.Event) -> None:
         service = self._services.get(event.assoc)
         if service is not None:
             service.end("aborted")
+        self._give_slot_back(event.assoc)
 
     def _forget(self, association: Association) -> None:
         self._services.pop(association, None)
+        self._give_slot_back(association)
+
+    def _give_slot_back(self, association: Association) -> None:
+        if self._slots is not None:
+            self._slots.give_back(association)
 
 
-def storage_classes() -> frozenset[str]:
-    """Return every Storage SOP class that pynetdicom knows, and the retired ones for what stands in archives."""
-    retired = {
-        uid
-        for uid, (name, kind, _info, status, _keyword) in UID_dictionary.items()
-        if kind == "SOP Class" and status and "Storage" in name and uid.startswith(_RETIRED_IMAGES)
-    }
-    return frozenset(str(context.abstract_syntax) for context in AllStoragePresentationContexts) | retired
+def _calling_ae(association: Association) -> str:
+    return (association.requestor.ae_title or "").strip()
 
 
-def supported_contexts(
-    proposed: Sequence[PresentationContext],
-    supported: Mapping[str, Collection[str]],
-    roles: Mapping[UID, SCP_SCU_RoleSelectionNegotiation],
-    storage_classes: Collection[str],
-) -> list[PresentationContext]:
-    """Return what we support of what is proposed, transfer syntaxes in the order of the proposal.
-
-    pynetdicom takes the first of the acceptor's transfer syntaxes that was proposed, so the order decides. An abstract
-    syntax that stands in several proposals gets their transfer syntaxes one after the other. Where the peer is to be
-    the SCP of a storage class only, for the sub-operations of its C-GET, what it takes uncompressed comes first: any
-    object can be sent so, and a compressed syntax fits only the objects that are stored in it.
-    """
-    orders: dict[str, dict[str, None]] = {}
-    for context in proposed:
-        uid = str(context.abstract_syntax)
-        order = dict.fromkeys(str(one) for one in context.transfer_syntax if one in supported.get(uid, ()))
-        if order:
-            orders.setdefault(uid, {}).update(order)
-    contexts = []
-    for uid, order in orders.items():
-        role = roles.get(UID(uid))
-        is_to_receive = role is not None and bool(role.scp_role) and not role.scu_role
-        context = build_context(uid, sorted(order, key=lambda one: is_to_receive and UID(one).is_compressed))
-        if role is not None:  # SCP/SCU role selection, PS3.7 D.3.3.4: what we grant if it is asked for
-            context.scu_role, context.scp_role = True, uid in storage_classes
-        contexts.append(context)
-    return contexts
+def _on_closed(event: evt.Event) -> None:
+    """Tell the association's thread at once where it still waits for a request, which it would do for half a minute."""
+    event.assoc.dul.to_user_queue.put(None)  # what `receive_pdu` returns when nothing came

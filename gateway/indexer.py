@@ -13,10 +13,12 @@ unlink incoming/…
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import queue
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -26,11 +28,11 @@ from typing import assert_never
 import sqlalchemy as sa
 import structlog
 
-from gateway.errors import CannotUnderstandError, ServiceAwayError
+from gateway.errors import CannotUnderstandError, FilesAwayError, ServiceAwayError
 from gateway.header import InstanceHeader, read_header
 from gateway.rejection import KEY_OBJECT_SELECTION, read_note
 from gateway.services import Heartbeat
-from gateway.spool import Orphan, Spooled, make_folder, reread, sync_folder
+from gateway.spool import Orphan, Spooled, make_folder, reread, sync_folder, sync_folders
 from gateway.store import Store
 from gateway.store.instances import (
     BatchOutcome,
@@ -44,6 +46,7 @@ from gateway.store.instances import (
 )
 from gateway.store.quarantine import QuarantinedFile, add_quarantined
 from gateway.store.rejections import Rejection, reject
+from gateway.store.retention import keep_paths
 
 log = structlog.get_logger()
 
@@ -52,6 +55,8 @@ BATCH = 200
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 10.0
 _WAKE_S = 0.5
+_LINGER_S = 0.1
+"""How long a batch that is not full waits for more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +129,14 @@ class Indexer:
                 self._counters.set("hybridmed_index_waiting", 0)
                 if is_last_look:
                     return []
+        # A transaction for each instance costs more than the instance: wait a little for those behind the first. The
+        # end of an association is news at once.
+        due_at = time.monotonic() + _LINGER_S
         while len(batch) < BATCH:
+            is_urgent = self._ending.is_set() or not isinstance(batch[-1], OpenedAssociation | Arrival)
+            left_s = 0.0 if is_urgent else due_at - time.monotonic()
             try:
-                batch.append(self._queue.get_nowait())
+                batch.append(self._queue.get(timeout=left_s) if left_s > 0 else self._queue.get_nowait())
             except queue.Empty:
                 break
         return batch
@@ -147,6 +157,7 @@ class Indexer:
             else:
                 self._heartbeat.recovered("database")
                 self._heartbeat.recovered("disk")
+                self._heartbeat.recovered("files")
                 return True
 
     def _index(self, stretch: Orphan | Sequence[_Plain]) -> None:
@@ -183,12 +194,13 @@ class Indexer:
         if not waiting:
             return
         received = [self._place(arrival) for arrival in waiting]
-        for folder in {(self._store.data_dir / one.path).parent for one in received}:
-            sync_folder(folder)
+        sync_folders({(self._store.data_dir / one.path).parent for one in received})
+        self._store.files.keep([one.path for one in received])
         decisions = self._decisions(received)
         try:
             with self._store.write() as connection:
                 outcome = index_batch(connection, received, datetime.now(UTC))
+                again = keep_paths(connection, [one.path for one in received])
                 for decision in decisions:
                     reject(connection, decision, datetime.now(UTC))
         except (sa.exc.StatementError, UnicodeError, OverflowError) as error:
@@ -200,6 +212,8 @@ class Indexer:
                 for arrival in waiting:
                     self._index_arrivals([arrival])
             return
+        if again:
+            self._place_again({one.path: arrival for arrival, one in zip(waiting, received, strict=True)}, again)
         for arrival in waiting:
             arrival.spooled.path.unlink(missing_ok=True)
         self._count(outcome)
@@ -229,6 +243,17 @@ class Indexer:
             calling_ae=spooled.calling_ae,
             received_at=spooled.received_at,
         )
+
+    def _place_again(self, arrivals: Mapping[str, Arrival], paths: Sequence[str]) -> None:
+        """Give files their names back that retention was removing: the same bytes came before and had had their time.
+
+        Between `_place` and the commit they may have gone; since the commit nobody removes them.
+        """
+        for path in paths:
+            target = self._store.data_dir / path
+            _link(arrivals[path].spooled.path, target)
+            sync_folder(target.parent)
+        self._store.files.keep(paths)
 
     def _adopt(self, orphan: Orphan) -> None:
         """Index what a process that is gone left, then close its associations."""
@@ -291,13 +316,16 @@ def _trouble(error: ServiceAwayError | sa.exc.SQLAlchemyError | OSError) -> tupl
     """Return the part that is in trouble, and why; an error of the database may quote values, so only its class."""
     if isinstance(error, OSError):
         return "disk", f"indexing: errno {error.errno}"
+    if isinstance(error, FilesAwayError):
+        return "files", str(error)
     return "database", str(error) if isinstance(error, ServiceAwayError) else type(error).__name__
 
 
 def _link(source: Path, target: Path) -> None:
     """Give a file a second name; one that stands already is the same data set (its name is the digest)."""
-    make_folder(target.parent)
-    try:
-        target.hardlink_to(source)
-    except FileExistsError:
-        return
+    with contextlib.suppress(FileExistsError):
+        try:
+            target.hardlink_to(source)
+        except FileNotFoundError:
+            make_folder(target.parent)
+            target.hardlink_to(source)

@@ -1,18 +1,22 @@
-"""One instance to disk: temporary file, fsync, rename; and what a restart finds.
+"""One instance to disk: temporary file, rename, fsync; and what a restart finds.
 
 Each receiving process owns a folder `incoming/<service_id>/` and holds a lock on a file in it for as long as it lives.
 A folder whose lock is free belonged to a process that is gone: whoever takes the lock indexes what lies there.
 
 ```
 incoming/<service_id>/lock
-incoming/<service_id>/<association_id>_<n>.part   being written
-incoming/<service_id>/<association_id>_<n>.dcm    on disk for good, not yet known to be in the index
+incoming/<service_id>/<association_id>_<n>.part           being written
+incoming/<service_id>/<association_id>_<n>_<digest>.dcm   complete, not yet known to be in the index
 ```
+
+The name is changed before the file is made durable, so that one commit of the file system's journal serves both. What
+a power failure leaves of an instance that was not yet answered is told by the digest in its name.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -20,19 +24,26 @@ import os
 import shutil
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from gateway.errors import OutOfResourcesError, RefusedError
-from gateway.header import read_part10
+from gateway.elements import DEFLATED, Head, HeadEndedError
+from gateway.errors import CannotUnderstandError, OutOfResourcesError, RefusedError
+from gateway.header import InstanceHeader, read_data_set, read_header, read_part10
 
 IMPLEMENTATION_CLASS_UID = "2.25.226417343245712345301822431826049331077"
 IMPLEMENTATION_VERSION = "HYBRIDMED_1"
 _RESERVE_EVERY = 1 << 26
 _CHUNK = 1 << 20
+_FEW_FOLDERS = 8
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_HEAD_BYTES = 1 << 16
+"""Of a data set, kept in memory to read its header."""
+_MOST_PIECES = 1024
+"""Of one writev() (IOV_MAX)."""
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -83,54 +94,65 @@ class Upload:
         self._lock = threading.Lock()
         self._written = 0
         self._check_at = 0
+        self._head = bytearray()
         self._file: BinaryIO | None = None
         try:
             with _as_refusal():
                 self._check_reserve()
                 self._file = path.open("xb", buffering=0)
-                _write_all(self._file, _preamble_and_meta(origin))
+                _write_all(self._file, [_preamble_and_meta(origin)])
         except OutOfResourcesError:
             self._remove()
             raise
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Append a piece of the data set; OutOfResourcesError where there is no room, the file being gone then."""
+    def write(self, *pieces: bytes | memoryview) -> None:
+        """Append pieces of the data set; OutOfResourcesError where there is no room, the file being gone then."""
         with self._lock:
             if self._file is None:
                 return
             try:
-                self._written += len(data)
+                self._written += sum(map(len, pieces))
                 if self._written > self._limits.max_instance_bytes:
                     raise OutOfResourcesError("instance larger than the limit of this receiver")
                 with _as_refusal():
                     self._check_reserve()
-                    _write_all(self._file, data)
+                    _write_all(self._file, pieces)
             except OutOfResourcesError:
                 self._remove()
                 raise
-            self._digest.update(data)
+            for piece in pieces:
+                self._digest.update(piece)
+                if len(self._head) < _HEAD_BYTES:
+                    self._head += piece[: _HEAD_BYTES - len(self._head)]
+
+    def header(self) -> InstanceHeader:
+        """Return the header of the data set; CannotUnderstandError where there is none, OSError where it is lost."""
+        syntax = self._origin.transfer_syntax_uid
+        if syntax not in DEFLATED:
+            with contextlib.suppress(HeadEndedError):
+                return read_data_set(Head(self._head, is_whole=self._written == len(self._head)), syntax)
+        return read_header(self.path)
 
     def commit(self) -> Spooled:
-        """Make the file durable under its final name: fsync, rename, fsync of the folder."""
+        """Make the file durable under its final name: rename, fsync, fsync of the folder."""
         with self._lock:
             if self._file is None:
                 raise OutOfResourcesError("the association ended while its instance was written")
-            final = self.path.with_suffix(".dcm")
+            digest = self._digest.hexdigest()
+            final = self.path.with_name(f"{self.path.stem}_{digest}.dcm")
             try:
                 with _as_refusal():
-                    os.fsync(self._file.fileno())
                     size = self._file.tell()
-                    self._file.close()
                     self.path.rename(final)
+                    os.fsync(self._file.fileno())
+                    self._file.close()
                     sync_folder(final.parent)
             except OutOfResourcesError:
                 final.unlink(missing_ok=True)
                 self._remove()
                 raise
             self._file = None
-            return Spooled(
-                final, self._digest.hexdigest(), size, self._origin.association_id, self._origin.calling_ae, _now()
-            )
+            return Spooled(final, digest, size, self._origin.association_id, self._origin.calling_ae, _now())
 
     def discard(self) -> None:
         """Remove what was written; nothing happens after `commit`."""
@@ -225,19 +247,30 @@ def orphans(data_dir: Path) -> Iterator[Orphan]:
 
 
 def reread(path: Path) -> Spooled:
-    """Return what is known of an instance that a restart found; CannotUnderstandError where it is no DICOM file."""
+    """Return what is known of an instance that a restart found; its bytes are durable then.
+
+    Raises
+    ------
+    CannotUnderstandError
+        It is no DICOM file, or not the one that its name says.
+    """
+    association_id, _, rest = path.stem.partition("_")
+    named = rest.partition("_")[2]
     with path.open("rb") as stream:
         part10 = read_part10(stream)
         digest = hashlib.sha256(part10.transfer_syntax_uid.encode())
         stream.seek(part10.data_set_offset)
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
+        os.fsync(stream.fileno())  # its process may have been killed between rename and fsync
         facts = os.fstat(stream.fileno())
+    if named and named != digest.hexdigest():
+        raise CannotUnderstandError("the file is damaged: cut off before success was answered, or changed since")
     return Spooled(
         path,
         digest.hexdigest(),
         facts.st_size,
-        path.stem.partition("_")[0],
+        association_id,
         part10.calling_ae,
         datetime.fromtimestamp(facts.st_mtime, UTC),
     )
@@ -249,6 +282,21 @@ def make_folder(folder: Path) -> None:
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
+
+
+def sync_folders(folders: Set[Path]) -> None:
+    """Make the names in folders durable: one by one, or where there are many by one call for their file system."""
+    if len(folders) <= _FEW_FOLDERS:
+        for folder in folders:
+            sync_folder(folder)
+        return
+    descriptor = os.open(next(iter(folders)), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if _LIBC.syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:
@@ -290,10 +338,14 @@ def _element(number: int, vr: bytes, value: bytes) -> bytes:
     return struct.pack("<HH2sH", 2, number, vr, len(value)) + value
 
 
-def _write_all(file: BinaryIO, data: bytes | memoryview) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
+def _write_all(file: BinaryIO, pieces: Sequence[bytes | memoryview]) -> None:
+    left = [memoryview(piece) for piece in pieces]
+    while left:
+        written = os.writev(file.fileno(), left[:_MOST_PIECES])
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if written:
+            left[0] = left[0][written:]
 
 
 def _locked(path: Path) -> BinaryIO:

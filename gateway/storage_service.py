@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -22,17 +23,19 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import P_DATA
 
+from gateway import tracing
 from gateway.dimse_service import Attendant, DirectService
 from gateway.errors import CannotUnderstandError, DataSetMismatchError, OutOfResourcesError, RefusedError
-from gateway.header import read_header, valid_uid
+from gateway.header import valid_uid
 from gateway.indexer import Arrival, Indexer
 from gateway.place import place
+from gateway.receive.command import LARGEST_RESPONSE, encode_store_response, parse_store_request
+from gateway.receive.operation import StoreOperation, encoded_uid, without_data_set
 from gateway.services import Counters
-from gateway.spool import Origin, Spool, Upload
+from gateway.spool import Origin, Spool
 from gateway.store.instances import ClosedAssociation, OpenedAssociation, Outcome
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
     from pynetdicom.association import Association
     from pynetdicom.dimse import _QueueItem
     from pynetdicom.dimse_primitives import DimsePrimitiveType, DimseServiceType
@@ -58,35 +61,8 @@ class Intake:
     indexer: Indexer
     counters: Counters
     service_id: str
-
-
-@dataclass(slots=True)
-class _Request:
-    """A C-STORE request whose data set is coming, or has come."""
-
-    context_id: int
-    message_id: int
-    sop_class_uid: str
-    sop_instance_uid: str
-    upload: Upload | None = None
-    refusal: RefusedError | None = None
-
-    def write(self, context_id: int, data: memoryview) -> None:
-        """Take a fragment; what is refused is read to its end and thrown away, so that it can be answered."""
-        if self.upload is None or self.refusal is not None:
-            return
-        try:
-            if context_id != self.context_id:
-                raise CannotUnderstandError("fragments of two presentation contexts in one message")
-            self.upload.write(data)
-        except RefusedError as error:
-            self.refusal = error
-            self.upload.discard()
-
-    def discard(self) -> None:
-        """Leave nothing behind."""
-        if self.upload is not None:
-            self.upload.discard()
+    wait: Callable[[str], None] = lambda _calling_ae: None
+    """Lets a sender wait that is faster than it may be."""
 
 
 class StorageService(DIMSEServiceProvider):
@@ -108,18 +84,23 @@ class StorageService(DIMSEServiceProvider):
         self._attendants: list[Attendant] | None = None
         self.association_id = str(uuid.uuid4())
         self._intake = intake
-        self._coming: _Request | None = None
-        self._complete: queue.SimpleQueue[_Request] = queue.SimpleQueue()
+        self._coming: StoreOperation | None = None
+        self._complete: queue.SimpleQueue[StoreOperation] = queue.SimpleQueue()
         self._message_bytes = 0
         self._begun = self._stored = self._refused = 0
+        self._opened_s = time.monotonic()
         self._ended = False
         self._lock = threading.RLock()
+        self._is_sending = False
+        self._contexts: dict[int, tuple[str, str]] = {}
+        self.is_direct = False
+        """Whether requests are served in the upper layer's thread and answered past pynetdicom."""
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take fragments from the network, in the upper layer's thread; a message that breaks the rules ends it all."""
         try:
             for context_id, fragment in primitive.presentation_data_value_list:
-                self._receive_fragment(context_id, fragment)
+                self.receive_fragment(context_id, fragment)
         except Exception as error:  # whatever a stranger sends must end in an A-ABORT, not in a dead thread
             log.warning("association.broken", association_id=self.association_id, error=type(error).__name__)
             self.dul.event_queue.put(_INVALID_PDU)
@@ -140,14 +121,43 @@ class StorageService(DIMSEServiceProvider):
                 return None, None
             if not isinstance(message, C_STORE) or not message.is_valid_request:
                 return (None, None) if self._is_attended(context_id, message) else (context_id, message)
-            request = _without_data_set(context_id, message)
+            request = without_data_set(context_id, message)
         self._serve(request)
         return None, None
 
     def send_msg(self, primitive: DimsePrimitiveType, context_id: int) -> None:
         """Send a message; an association on which we talk is not idle, however long the peer listens."""
-        super().send_msg(primitive, context_id)
+        self._is_sending = True
+        try:
+            super().send_msg(primitive, context_id)
+        finally:
+            self._is_sending = False
         self.dul._idle_timer.restart()
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether the next fragment of a data set belongs to a C-STORE."""
+        return self._coming is not None
+
+    @property
+    def is_attended(self) -> bool:
+        """Whether somebody wants to be called while the peer says nothing."""
+        return self._attendants is None or bool(self._attendants)
+
+    def receive_data(self, context_id: int, pieces: Sequence[memoryview]) -> None:
+        """Take pieces of the data set that is coming."""
+        if self._coming is not None:
+            self._coming.write(context_id, pieces)
+
+    def end_data(self) -> None:
+        """Serve the request whose data set is complete: here, or in the association's thread."""
+        request, self._coming = self._coming, None
+        if request is None:
+            return
+        if self.is_direct:
+            self._serve(request)
+        else:
+            self._complete.put(request)
 
     def end(self, outcome: Outcome) -> None:
         """Take no more; remove what is half-written; report the end. Only the first call counts."""
@@ -164,6 +174,9 @@ class StorageService(DIMSEServiceProvider):
         for attendant in self._attendants or ():
             attendant.end()
         self._intake.counters.add(f'hybridmed_associations_total{{outcome="{outcome}"}}')
+        if self._begun:
+            lasted_s = time.monotonic() - self._opened_s
+            tracing.note_association(self.association_id, lasted_s, outcome=outcome, instances=self._stored)
         write = log.info if self._begun else log.debug  # health checks come all day
         write(
             "association.ended",
@@ -206,14 +219,25 @@ class StorageService(DIMSEServiceProvider):
     def _calling_ae(self) -> str:
         return (self.assoc.requestor.ae_title or "").strip()
 
-    def _receive_fragment(self, context_id: int, fragment: bytes) -> None:
+    def receive_fragment(self, context_id: int, fragment: bytes) -> None:
+        """Take a fragment with its message control header; ValueError where it breaks the rules."""
         control = fragment[0]
         if self._coming is not None and not control & _IS_COMMAND:
-            self._coming.write(context_id, memoryview(fragment)[1:])
+            self.receive_data(context_id, [memoryview(fragment)[1:]])
             if control & _IS_LAST:
-                self._complete.put(self._coming)
-                self._coming = None
+                self.end_data()
             return
+        if self._coming is None and self.message is None and self.is_direct and control == _IS_COMMAND | _IS_LAST:
+            command = parse_store_request(fragment[1:])
+            if command is not None:
+                self._coming = self._begin(
+                    StoreOperation(context_id, command.message_id, command.sop_class_uid, command.sop_instance_uid)
+                )
+                return
+        self._receive_message(context_id, fragment)
+
+    def _receive_message(self, context_id: int, fragment: bytes) -> None:
+        """Let pynetdicom put the message together; its C-STORE-RQ is ours again."""
         self._message_bytes += len(fragment)
         if self._coming is not None or self._message_bytes > _MESSAGE_LIMIT:
             raise ValueError("a command within a data set, or an endless message")
@@ -225,18 +249,21 @@ class StorageService(DIMSEServiceProvider):
             if self.msg_queue.qsize() > _OUTSTANDING_LIMIT:
                 raise ValueError("more operations outstanding than negotiated")
         elif isinstance(self.message, C_STORE_RQ):
-            self._coming = self._begin(context_id, self.message.command_set)
+            command = self.message.command_set
+            self._coming = self._begin(
+                StoreOperation(
+                    context_id,
+                    int(command.MessageID),
+                    encoded_uid(command, _AFFECTED_SOP_CLASS_UID),
+                    encoded_uid(command, _AFFECTED_SOP_INSTANCE_UID),
+                )
+            )
             self.message = None
             self._message_bytes = 0
 
-    def _begin(self, context_id: int, command: Dataset) -> _Request:
-        request = _Request(
-            context_id,
-            int(command.MessageID),
-            _uid(command, _AFFECTED_SOP_CLASS_UID),
-            _uid(command, _AFFECTED_SOP_INSTANCE_UID),
-        )
-        context = next(one for one in self.assoc.accepted_contexts if one.context_id == context_id)
+    def _begin(self, request: StoreOperation) -> StoreOperation:
+        """Begin to take a data set; ValueError where its presentation context was not accepted."""
+        abstract_syntax, transfer_syntax = self._context(request.context_id)
         if self._complete.qsize() >= _OUTSTANDING_LIMIT:
             raise ValueError("more operations outstanding than negotiated")
         with self._lock:
@@ -246,27 +273,36 @@ class StorageService(DIMSEServiceProvider):
             try:
                 valid_uid(request.sop_class_uid, "Affected SOP Class UID")
                 valid_uid(request.sop_instance_uid, "Affected SOP Instance UID")
-                if request.sop_class_uid != context.abstract_syntax:
+                if request.sop_class_uid != abstract_syntax:
                     raise DataSetMismatchError("SOP class is not the one of its presentation context")
-                request.upload = self._intake.spool.begin(
-                    self._origin(request, context.transfer_syntax[0]), self._begun
-                )
+                request.upload = self._intake.spool.begin(self._origin(request, transfer_syntax), self._begun)
             except RefusedError as error:
                 request.refusal = error
         return request
 
-    def _origin(self, request: _Request, transfer_syntax_uid: str) -> Origin:
+    def _context(self, context_id: int) -> tuple[str, str]:
+        """Return abstract and transfer syntax of an accepted presentation context."""
+        if context_id not in self._contexts:
+            for one in self.assoc.accepted_contexts:
+                if one.context_id is not None:
+                    self._contexts[one.context_id] = (str(one.abstract_syntax), str(one.transfer_syntax[0]))
+        if context_id not in self._contexts:
+            raise ValueError("a presentation context that was not accepted")
+        return self._contexts[context_id]
+
+    def _origin(self, request: StoreOperation, transfer_syntax_uid: str) -> Origin:
         return Origin(
             association_id=self.association_id,
             calling_ae=self._calling_ae,
             called_ae=(self.assoc.acceptor.ae_title or "").strip(),
-            transfer_syntax_uid=str(transfer_syntax_uid),
+            transfer_syntax_uid=transfer_syntax_uid,
             sop_class_uid=request.sop_class_uid,
             sop_instance_uid=request.sop_instance_uid,
         )
 
-    def _serve(self, request: _Request) -> None:
+    def _serve(self, request: StoreOperation) -> None:
         """Answer a C-STORE: 0000, A700, A900, C000, or 0110 where we are at fault."""
+        self._intake.wait(self._calling_ae)
         with self._lock:
             if self._ended:
                 request.discard()
@@ -282,14 +318,14 @@ class StorageService(DIMSEServiceProvider):
                 log.error("instance.failed", association_id=self.association_id, error=type(error).__name__)
                 self._refuse(request, _PROCESSING_FAILURE, "processing failure")
 
-    def _store(self, request: _Request) -> None:
+    def _store(self, request: StoreOperation) -> None:
         """Check the data set against the command, make it durable and report it."""
         if request.refusal is not None:
             raise request.refusal
         if request.upload is None:
             raise CannotUnderstandError("no data set")
         try:
-            header = read_header(request.upload.path)
+            header = request.upload.header()
         except OSError as error:
             raise OutOfResourcesError("the instance could not be read back") from error
         if header.sop_class_uid != request.sop_class_uid:
@@ -313,7 +349,7 @@ class StorageService(DIMSEServiceProvider):
             opened_at=datetime.now(UTC),
         )
 
-    def _refuse(self, request: _Request, status: int, comment: str) -> None:
+    def _refuse(self, request: StoreOperation, status: int, comment: str) -> None:
         self._refused += 1
         self._intake.counters.add(f'hybridmed_instances_refused_total{{status="{status:04X}"}}')
         log.warning(
@@ -325,33 +361,33 @@ class StorageService(DIMSEServiceProvider):
         )
         self._respond(request, status, comment)
 
-    def _respond(self, request: _Request, status: int, comment: str | None = None) -> None:
+    def _respond(self, request: StoreOperation, status: int, comment: str | None = None) -> None:
+        """Answer: in one PDU past pynetdicom where its queue is empty and the peer takes PDUs of that size."""
+        uids = tuple(uid if UID(uid).is_valid else "" for uid in (request.sop_class_uid, request.sop_instance_uid))
+        if self._may_answer_directly() and (peer := self.dul.socket) is not None:
+            peer.send(
+                encode_store_response(request.context_id, request.message_id, (uids[0], uids[1]), status, comment)
+            )
+            self.dul._idle_timer.restart()
+            return
         response = C_STORE()
         response.MessageIDBeingRespondedTo = request.message_id
         response.Status = status
-        if UID(request.sop_class_uid).is_valid:
-            response.AffectedSOPClassUID = UID(request.sop_class_uid)
-        if UID(request.sop_instance_uid).is_valid:
-            response.AffectedSOPInstanceUID = UID(request.sop_instance_uid)
+        if uids[0]:
+            response.AffectedSOPClassUID = UID(uids[0])
+        if uids[1]:
+            response.AffectedSOPInstanceUID = UID(uids[1])
         if comment is not None:
             response.ErrorComment = comment  # type: ignore[assignment] # pynetdicom declares it as None
         self.send_msg(response, request.context_id)
 
-
-def _without_data_set(context_id: int, message: C_STORE) -> _Request:
-    """Return the request of a C-STORE whose command says that no data set follows."""
-    return _Request(
-        context_id,
-        message.MessageID or 0,
-        str(message.AffectedSOPClassUID or ""),
-        str(message.AffectedSOPInstanceUID or ""),
-    )
-
-
-def _uid(command: Dataset, tag: int) -> str:
-    """Return a UID of the command as it was sent; pydicom would warn of a wrong one, with its value."""
-    if tag not in command:
-        return ""
-    element = command.get_item(tag)
-    value = element.value
-    return value.rstrip(b" \0").decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+    def _may_answer_directly(self) -> bool:
+        dul = self.dul
+        return (
+            self.is_direct
+            and threading.current_thread() is dul
+            and dul.state_machine.current_state == "Sta6"
+            and not self._is_sending
+            and dul.to_provider_queue.empty()
+            and not 0 < self.maximum_pdu_size < LARGEST_RESPONSE
+        )

@@ -11,6 +11,7 @@ import queue
 import select
 import socket
 import socketserver
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
+from gateway.secure_channel import SecureChannel
 from gateway.services import Counters
 
 _LARGEST_NEGOTIATION = 1 << 20
@@ -81,7 +83,8 @@ class PeerSocket(AssociationSocket):
         """Whether there is something to read; unlike the original's select(), for any number of open files."""
         if self.socket is None or not self._is_connected:
             return False
-        return bool(self._poll.poll(0))
+        has_decrypted = isinstance(self._peer, ssl.SSLSocket) and self._peer.pending() > 0
+        return has_decrypted or bool(self._poll.poll(0))
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read exactly so many bytes, fewer at the end of the connection; OSError past the limits."""
@@ -113,21 +116,26 @@ class PeerHandler(RequestHandler):
 
     def handle(self) -> None:
         """Begin an association once the peer speaks; close the connection if it does not."""
-        if self.server.wait_for_first_byte(self.request):
-            super().handle()
-        else:
+        if not self.server.wait_for_first_byte(self.request):
             self.server.counters.add("hybridmed_connections_bare_total")
             self.server.shutdown_request(self.request)
+        elif self.server.channel is None:
+            super().handle()
+        elif (secured := self.server.channel.secured(self.request, self.client_address[0])) is not None:
+            self.request = secured
+            super().handle()
 
     def _create_association(self) -> Association:
         association = super()._create_association()
+        self._fit_out(association)
+        return association
+
+    def _fit_out(self, association: Association) -> None:
+        """Give an association our own connection and service."""
         dul = association.dul
         dul.event_queue.get_nowait()  # the plain socket announced the connection; ours does it again
-        dul.socket = PeerSocket(
-            association, self.request, max(_LARGEST_NEGOTIATION, self.server.largest_pdu), self.server.pdu_timeout_s
-        )
+        dul.socket = PeerSocket(association, self.request, self.server.longest_read, self.server.pdu_timeout_s)
         association.dimse = self.server.new_service(association)
-        return association
 
 
 class StorageServer(ThreadedAssociationServer):
@@ -143,6 +151,10 @@ class StorageServer(ThreadedAssociationServer):
         Time limit of the first byte and of each PDU.
     counters
         Counts connections that said nothing.
+    channel
+        Speaks TLS with every connection, in its own thread; None: none does.
+    is_shared
+        Whether other processes listen on the same port: the kernel hands each connection to one of them.
     """
 
     daemon_threads = True
@@ -154,8 +166,12 @@ class StorageServer(ThreadedAssociationServer):
         new_service: Callable[[Association], DIMSEServiceProvider],
         pdu_timeout_s: float,
         counters: Counters,
+        channel: SecureChannel | None = None,
+        is_shared: bool = False,
         **options: Any,
     ) -> None:
+        self.channel = channel
+        self._is_shared = is_shared
         self.new_service = new_service
         self.pdu_timeout_s = pdu_timeout_s
         self.counters = counters
@@ -164,11 +180,18 @@ class StorageServer(ThreadedAssociationServer):
         self._is_stopping = False
         super().__init__(*args, **options)
 
+    def server_bind(self) -> None:
+        """Bind, beside others where the port is shared."""
+        if self._is_shared:
+            assert self.socket is not None  # noqa: S101 # TCPServer has just made it
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
+
     @property
-    def largest_pdu(self) -> int:
-        """Longest P-DATA PDU that we ask for, and its header."""
+    def longest_read(self) -> int:
+        """Longest PDU that is read: of P-DATA what we ask for, and its header."""
         ae: ApplicationEntity = self.ae
-        return ae.maximum_pdu_size + 6
+        return max(_LARGEST_NEGOTIATION, ae.maximum_pdu_size + 6)
 
     def verify_request(self, _request: object, _client_address: object) -> bool:
         """Refuse a connection while too many say nothing."""

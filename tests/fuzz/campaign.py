@@ -1,0 +1,110 @@
+"""The same inputs to both paths, compared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+
+from tests.fuzz.corpus import Seed
+from tests.fuzz.mutation import Attempt, attempt
+from tests.fuzz.peer import PATIENCE_S, attack
+from tests.fuzz.target import Target
+from tests.services.process import wait_until
+
+LIMIT_S = 20.0
+"""Of one input, on a busy machine."""
+_LONG_PATIENCE_S = 5.0
+_AT_ONCE = 16
+_ROUND = 200
+_GROWTH_MIB = 64
+_SETTLE_S = 30
+
+
+@dataclass
+class Findings:
+    """What came of a campaign."""
+
+    outcomes: dict[str, Counter[str]] = field(default_factory=dict)
+    """Path -> how many inputs ended how."""
+    faults: list[str] = field(default_factory=list)
+    """What must not be."""
+    grown_mib: dict[str, float] = field(default_factory=dict)
+
+
+def run(
+    targets: Sequence[Target], seeds: Sequence[Seed], run_seed: int, numbers: range, tell: Callable[[int], None]
+) -> Findings:
+    """Send inputs to all targets, several at a time; a receiver that ends is the end."""
+    findings = Findings({target.path: Counter() for target in targets})
+    _warm_up(targets, seeds)
+    before = {target.path: (target.memory_mib(), target.threads()) for target in targets}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for start in range(numbers.start, numbers.stop, _ROUND):
+            part = range(start, min(start + _ROUND, numbers.stop))
+            attempts = [attempt(number, run_seed, seeds) for number in part]
+            for number, one, answers in zip(
+                part, attempts, pool.map(partial(_answers, targets), attempts), strict=True
+            ):
+                _judge(number, one, answers, findings)
+            if not all(target.is_alive for target in targets):
+                findings.faults.append(f"inputs {part.start} to {part.stop - 1}: a receiver ended")
+                return findings
+            tell(part.stop)
+    for target in targets:
+        _settle(target, *before[target.path], findings)
+    return findings
+
+
+def _answers(targets: Sequence[Target], one: Attempt) -> dict[str, str]:
+    """Return what each path makes of an input; where they differ it may be our haste, so they are asked again."""
+    answers: dict[str, str] = {}
+    for patience_s in (PATIENCE_S, _LONG_PATIENCE_S):
+        try:
+            answers = {target.path: attack(target.port, one, LIMIT_S, patience_s) for target in targets}
+        except OSError as error:
+            return {target.path: f"unreachable: {type(error).__name__}" for target in targets}
+        if not _disagree(answers):
+            break
+    return answers
+
+
+def _judge(number: int, one: Attempt, answers: dict[str, str], findings: Findings) -> None:
+    for path, answer in answers.items():
+        findings.outcomes[path][answer] += 1
+        if answer == "hang":
+            findings.faults.append(f"input {number} ({one.kind}): no end within {LIMIT_S:g} s, {path} path")
+    if _disagree(answers):
+        findings.faults.append(f"input {number} ({one.kind}): {answers}")
+
+
+def _warm_up(targets: Sequence[Target], seeds: Sequence[Seed]) -> None:
+    """Send a few whole data sets, so that what is loaded once is loaded."""
+    for target in targets:
+        for number in range(8):
+            attack(target.port, attempt(number, 0, seeds[:3]), LIMIT_S)
+
+
+def _disagree(answers: dict[str, str]) -> bool:
+    """Say whether the paths differ in what they make of an instance.
+
+    An end without an answer agrees with everything: where a whole C-STORE is followed by rubbish, it is chance whether
+    the instance is answered before the rubbish is read.
+    """
+    return len({answer for answer in answers.values() if answer.startswith("status")}) > 1
+
+
+def _settle(target: Target, memory_mib: float, threads: int, findings: Findings) -> None:
+    """Look whether a receiver is as it was: memory, threads, files."""
+    try:
+        wait_until(lambda: target.threads() <= threads, _SETTLE_S, "threads")
+    except TimeoutError:
+        findings.faults.append(f"{target.path} path: {target.threads()} threads, {threads} before")
+    if target.kept()[1]:
+        findings.faults.append(f"{target.path} path: half-written files are left")
+    grown = target.memory_mib() - memory_mib
+    findings.grown_mib[target.path] = round(grown, 1)
+    if grown > _GROWTH_MIB:
+        findings.faults.append(f"{target.path} path: memory grew by {grown:.0f} MiB")
