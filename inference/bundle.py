@@ -43,7 +43,10 @@ Schema of `bundle.toml`, format 1 (a code is `{ value, scheme, meaning }`; field
     color_lab = [L, a, b]                 # 0..100, -128..127, -128..127
     [[measurements]]                      # ? of every segment of a volume: `inference.measurement`
     [thresholds]                          # guards, by name; a bundle's kind says which it needs
-    [calibration]                         # ? temperature by level name, and how it was found
+    [calibration]                         # ? written by `hybridmed calibrate`: temperature and, for label sets of a
+                                          # stated coverage, the least probability of each class, by level name
+    [novelty]                             # ? written by `calibrate`: an image further than `limit` from all that was
+    file, sha256, limit                   # learnt from is not evaluable (`inference.novelty`)
     [training]                            # ? what `hybridmed train` needs
     [data]
     sources, licence, population = "..."
@@ -127,6 +130,14 @@ class SelfTest:
 
 
 @dataclass(frozen=True, slots=True)
+class NoveltySpec:
+    """What tells whether an image is like those that were learnt from (`inference.novelty`)."""
+
+    path: Path
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
 class Data:
     """What the model was trained on."""
 
@@ -159,6 +170,7 @@ class Bundle:
     calibration: Mapping[str, object]
     training: Mapping[str, object]
     evaluation: Mapping[str, object]
+    novelty: NoveltySpec | None
     self_test: SelfTest | None
     data: Data
 
@@ -188,6 +200,17 @@ class Bundle:
         found = self.calibration.get("temperature", {})
         by_level = found if isinstance(found, Mapping) else {}
         return tuple(float(by_level.get(level.name, 1.0)) for level in self.levels)
+
+    @property
+    def coverage(self) -> float | None:
+        """The stated coverage of the label sets; None where none was fitted."""
+        return _number(self.calibration.get("coverage"))
+
+    def bounds(self, level: Level) -> Mapping[str, float]:
+        """Return the least probability with which each class of a level is in the label set, by name."""
+        found = self.calibration.get("bounds", {})
+        of_level = found.get(level.name, {}) if isinstance(found, Mapping) else {}
+        return {str(name): float(bound) for name, bound in of_level.items()}
 
 
 def default_bundle_dir() -> Path:
@@ -254,6 +277,7 @@ def load_bundle(path: Path, *, verify_weights: bool = True) -> Bundle:
         calibration=_calibration(top.table("calibration", is_optional=True)),
         training=top.table("training", is_optional=True).values,
         evaluation=top.table("evaluation", is_optional=True).values,
+        novelty=_novelty(top, path),
         self_test=_self_test(top),
         data=Data(data.get("sources", str), data.get("licence", str), data.get("population", str)),
     )
@@ -361,6 +385,21 @@ def _calibration(entry: Table) -> Mapping[str, object]:
         if temperature <= 0:
             raise entry.wrong(f"temperature.{name}", "must be positive")
     return entry.values
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _novelty(top: Table, folder: Path) -> NoveltySpec | None:
+    if "novelty" not in top.values:
+        return None
+    entry = top.table("novelty")
+    limit = entry.get("limit", float)
+    if limit <= 0:
+        raise entry.wrong("limit", "must be positive")
+    _digest(entry, folder)
+    return NoveltySpec(folder / entry.get("file", str), limit)
 
 
 def _self_test(top: Table) -> SelfTest | None:

@@ -7,26 +7,27 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.bundle import Level
-from inference.findings import ClassProbability, Finding
+from inference.bundle import Bundle, Level
+from inference.conformal import bounds_of, label_set
+from inference.findings import ClassProbability, Finding, LabelSet
 
 
 def answer_levels(
-    levels: Sequence[Level], probabilities: Sequence[NDArray[np.float64]], suffix: str = ""
+    bundle: Bundle, probabilities: Sequence[NDArray[np.float64]], suffix: str = ""
 ) -> tuple[Finding, ...]:
     """Answer each level below the answer above it, as long as more than one class is possible.
 
     Parameters
     ----------
-    levels
-        Outermost first.
+    bundle
+        Whose levels they are, outermost first.
     probabilities
         (classes,) of each level; below the first they are joint: P(coarse) * P(fine | coarse).
     suffix
         Ends every tracking identifier.
     """
     findings: list[Finding] = []
-    for level, values in zip(levels, probabilities, strict=True):
+    for level, values in zip(bundle.levels, probabilities, strict=True):
         above = findings[-1] if findings else None
         possible = [
             index for index, label in enumerate(level.classes) if above is None or label.parent == above.answer.name
@@ -46,6 +47,7 @@ def answer_levels(
                 alternatives=classes,
                 site=level.site,
                 parent_id=None if above is None else above.tracking_id,
+                label_set=_label_set(bundle, level, values),
             )
         )
     return tuple(findings)
@@ -64,3 +66,13 @@ def _answer(level: Level, values: NDArray[np.float64], possible: Sequence[int]) 
     if values[positive] >= level.threshold:
         return positive
     return max((index for index in possible if index != positive), key=lambda index: values[index])
+
+
+def _label_set(bundle: Bundle, level: Level, values: NDArray[np.float64]) -> LabelSet | None:
+    """Return the classes that may be the true one; None where the bundle states no coverage for the level."""
+    bounds = bundle.bounds(level)
+    if bundle.coverage is None or not bounds:
+        return None
+    (inside,) = label_set(values[None], bounds_of(bounds, level.class_names))
+    names = tuple(level.class_names[index] for index in np.argsort(-values) if inside[index])
+    return LabelSet(names, bundle.coverage)

@@ -6,6 +6,7 @@ Voxels are (Z, Y, X) on the grid of the source series; frame `k` of a mask lies 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -59,6 +60,16 @@ class ClassProbability:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelSet:
+    """Classes of a level that hold the true one with a stated probability (`inference.conformal`)."""
+
+    names: tuple[str, ...]
+    """Most probable first."""
+    coverage: float
+    """0..1, over cases like those of the calibration."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One answer of the label hierarchy: the most probable class of one level."""
 
@@ -74,6 +85,16 @@ class Finding:
     site: Code | None = None
     parent_id: str | None = None
     """`tracking_id` of the finding one level up."""
+    label_set: LabelSet | None = None
+    """None where the model's calibration tells none."""
+
+    @property
+    def uncertainty(self) -> float:
+        """Entropy of the level's probabilities over its maximum (Shannon 1948): 0 certain, 1 all classes alike."""
+        probabilities = [each.probability for each in self.alternatives if each.probability > 0]
+        if len(self.alternatives) == 1:
+            return 0.0
+        return max(0.0, -sum(p * math.log(p) for p in probabilities) / math.log(len(self.alternatives)))
 
 
 @dataclass(frozen=True, slots=True)

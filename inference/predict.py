@@ -6,9 +6,8 @@ while the device is busy with another. Every image or volume ends in exactly one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,29 +16,28 @@ from numpy.typing import NDArray
 
 from inference.bundle import Bundle, SegmentSpec
 from inference.classes import answer_levels
-from inference.device import DEVICE_FAILURES, resolve_device
-from inference.errors import BundleError, DeviceError, NotEvaluableError
+from inference.errors import NotEvaluableError
 from inference.findings import (
     Code,
     Findings,
     HeatMap,
     Measurement,
-    NotEvaluable,
-    Outcome,
     Segment,
     SourceFrame,
 )
 from inference.input_spec import VolumeInput
-from inference.instance import read_header, text
 from inference.lungs import GUARDS, check_lungs
 from inference.networks.heads import hierarchical_log_probabilities
+from inference.networks.hybridmednet import HybridMedNet
 from inference.networks.weights import load_network
+from inference.novelty import KnownFeatures, check_known
 from inference.predict_volume import VolumePredictor
 from inference.saliency import grad_cam
 from inference.self_test import check_network
+from inference.series_predictor import Prepared, SeriesPredictor
 from inference.transforms import Region, normalised, restore
-from inference.views import LungView, look, segmented
-from inference.volume import MAX_VOLUME_BYTES, Volume, load_series
+from inference.views import LungView, described, look, segmented
+from inference.volume import Volume
 
 _AREA = Code("42798000", "SCT", "Area")
 _SQUARE_CM = Code("cm2", "UCUM", "square centimeter")
@@ -66,15 +64,8 @@ class PreparedImage:
         return (self.shape[1] * spacing_x) / (self.shape[0] * spacing_y)
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What `Predictor.run` takes: one item per outcome, in order."""
-
-    items: tuple[PreparedImage | NotEvaluable, ...]
-
-
-class Predictor:
-    """A bundle's model, loaded on a device.
+class Predictor(SeriesPredictor[PreparedImage]):
+    """A bundle's model for projection images, loaded on a device.
 
     Parameters
     ----------
@@ -86,52 +77,27 @@ class Predictor:
     Raises
     ------
     BundleError
-        The weights or the network table do not fit.
+        The weights, the network table, the self-test or the known features do not fit.
     DeviceError
         The device is not there or is full.
     """
 
     def __init__(self, bundle: Bundle, device: str = "auto") -> None:
         self.spec = bundle.projection
-        if missing := sorted(set(GUARDS) - set(bundle.thresholds)):
-            raise BundleError(f"{bundle.path / 'bundle.toml'}: thresholds.{missing[0]}: is missing")
-        self.bundle = bundle
-        self.device = resolve_device(device)
-        try:
+        super().__init__(bundle, device, GUARDS)
+        with self.using_device():
             self.network = load_network(bundle, self.device)
             check_network(bundle, self.network)
-        except DEVICE_FAILURES as error:
-            raise DeviceError(f"{self.device.type}: {type(error).__name__}") from error
+        self.known = load_known(bundle, self.network)
 
-    def prepare(self, series: Sequence[Sequence[Path]]) -> Prepared:
+    def prepare(self, series: Sequence[Sequence[Path]]) -> Prepared[PreparedImage]:
         """Load the files of each series and bring its images onto the detail grid.
 
         What lies outside the declared input becomes a `NotEvaluable` among the items.
         """
         return Prepared(tuple(item for paths in series for item in self._prepare_series(paths)))
 
-    def inference(self, series: Sequence[Sequence[Path]]) -> Callable[[], tuple[Outcome, ...]]:
-        """Prepare now; the call runs."""
-        return partial(self.run, self.prepare(series))
-
-    def _prepare_series(self, paths: Sequence[Path]) -> Iterator[PreparedImage | NotEvaluable]:
-        try:
-            loaded = load_series(paths)
-        except NotEvaluableError as refusal:
-            yield self._refused(refusal, _series_uid(paths))
-            return
-        for volume in loaded.volumes:
-            try:
-                yield self._prepare_image(volume)
-            except NotEvaluableError as refusal:
-                yield self._refused(refusal, volume.series_instance_uid)
-        for code, reason in dict.fromkeys((refusal.code, refusal.reason) for refusal in loaded.refusals):
-            yield self._refused(NotEvaluableError(code, reason), _series_uid(paths))
-
-    def _refused(self, refusal: NotEvaluableError, series_uid: str | None) -> NotEvaluable:
-        return NotEvaluable(self.bundle.algorithm, refusal.code, refusal.reason, series_uid)
-
-    def _prepare_image(self, volume: Volume) -> PreparedImage:
+    def _prepare_item(self, volume: Volume) -> PreparedImage:
         _check_declared_input(volume, self.bundle)
         spec = self.spec
         plane = volume.voxels[0]  # (Y, X)
@@ -143,46 +109,27 @@ class Predictor:
             spacing_mm=None if volume.spacing_mm is None else volume.spacing_mm[1:],
         )
 
-    def run(self, prepared: Prepared) -> tuple[Outcome, ...]:
-        """Evaluate, one outcome per item.
-
-        Raises
-        ------
-        DeviceError
-            The device failed; another try may succeed.
-        """
-        outcomes: list[Outcome] = []
-        for index, item in enumerate(prepared.items):
-            if isinstance(item, NotEvaluable):
-                outcomes.append(item)
-                continue
-            try:
-                outcomes.append(self._evaluate(item, suffix="" if index == 0 else f".{index + 1}"))
-            except NotEvaluableError as refusal:
-                outcomes.append(self._refused(refusal, item.series_instance_uid))
-            except DEVICE_FAILURES as error:
-                raise DeviceError(f"{self.device.type}: {type(error).__name__}") from error
-        return tuple(outcomes)
-
-    def _evaluate(self, image: PreparedImage, suffix: str) -> Findings:
+    def _evaluate(self, item: PreparedImage, suffix: str) -> Findings:
         """Evaluate one image; `suffix` makes tracking identifiers differ between the images of one job."""
-        view = look(self.network, image.grey[None], [image.aspect], self.spec)
-        lungs = segmented(view.lungs[0], view.regions[0], image.shape)  # (Y, X)
+        view = look(self.network, item.grey[None], [item.aspect], self.spec)
+        lungs = segmented(view.lungs[0], view.regions[0], item.shape)  # (Y, X)
         check_lungs(lungs, view, self.bundle.thresholds)
+        if self.known is not None and self.bundle.novelty is not None:
+            check_known(self.known, described(self.network, view), self.bundle.novelty.limit)
         coarse, fine = self.bundle.temperatures
         levels = hierarchical_log_probabilities(view.classes, self.bundle.parents, (coarse, fine))
         probabilities = [level[0].exp().double().cpu().numpy() for level in levels]
         return Findings(
             algorithm=self.bundle.algorithm,
-            series_instance_uid=image.series_instance_uid,
-            frames=(image.frame,),
-            findings=answer_levels(self.bundle.levels, probabilities, suffix),
+            series_instance_uid=item.series_instance_uid,
+            frames=(item.frame,),
+            findings=answer_levels(self.bundle, probabilities, suffix),
             segments=tuple(
-                _segment(spec, number, lungs == number, image.spacing_mm, suffix)
+                _segment(spec, number, lungs == number, item.spacing_mm, suffix)
                 for number, spec in enumerate(self.bundle.segments, start=1)
                 if (lungs == number).any()
             ),
-            heat_maps=tuple(self._heat_maps(image, view, probabilities[0])),
+            heat_maps=tuple(self._heat_maps(item, view, probabilities[0])),
         )
 
     def _heat_maps(self, image: PreparedImage, view: LungView, probabilities: NDArray[np.float64]) -> Iterator[HeatMap]:
@@ -201,6 +148,13 @@ def open_predictor(bundle: Bundle, device: str = "auto") -> Predictor | VolumePr
     if isinstance(bundle.input, VolumeInput):
         return VolumePredictor(bundle, device)
     return Predictor(bundle, device)
+
+
+def load_known(bundle: Bundle, network: HybridMedNet) -> KnownFeatures | None:
+    """Return what the features of the training images are like, where the bundle tells it."""
+    if bundle.novelty is None:
+        return None
+    return KnownFeatures.load(bundle.novelty.path, network.described_width)
 
 
 def _on_source(maps: torch.Tensor, region: Region, shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -259,13 +213,3 @@ def _check_pixels(voxels: NDArray[np.float32], least_side_px: int) -> None:
 
 def _listed(words: Sequence[str]) -> str:
     return " or ".join(words)
-
-
-def _series_uid(paths: Sequence[Path]) -> str | None:
-    """Return the Series Instance UID of the first file that can be read."""
-    for path in paths:
-        try:
-            return text(read_header(path, MAX_VOLUME_BYTES), "SeriesInstanceUID") or None
-        except NotEvaluableError:
-            continue
-    return None

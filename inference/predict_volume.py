@@ -7,24 +7,22 @@ study can be evaluated; what is damaged is always told of.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference.bundle import Bundle, SegmentSpec
-from inference.device import DEVICE_FAILURES, resolve_device
-from inference.errors import BundleError, DeviceError, NotEvaluableError
-from inference.findings import Findings, NotEvaluable, Outcome, Segment, SourceFrame
+from inference.errors import NotEvaluableError
+from inference.findings import Findings, NotEvaluable, Segment, SourceFrame
 from inference.fit import OTHER_SERIES, check_volume
-from inference.instance import read_header, text
 from inference.measurement import measure
 from inference.networks.weights import load_volume_network
 from inference.self_test import check_network
-from inference.volume import MAX_VOLUME_BYTES, Volume, load_series
+from inference.series_predictor import Prepared, SeriesPredictor
+from inference.volume import MAX_VOLUME_BYTES, Volume
 from inference.volume_labels import GridVolume, Labels, find_labels, onto_grid
 
 GUARDS = ("least_volume_ml", "least_confidence", "most_cut_share")
@@ -54,14 +52,7 @@ class PreparedVolume:
         return abs(float(np.linalg.det(self.affine_lps[:3, :3])))
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedVolumes:
-    """What `VolumePredictor.run` takes: one item per outcome, in order."""
-
-    items: tuple[PreparedVolume | NotEvaluable, ...]
-
-
-class VolumePredictor:
+class VolumePredictor(SeriesPredictor[PreparedVolume]):
     """A bundle's model for volumes, loaded on a device.
 
     Parameters
@@ -81,17 +72,12 @@ class VolumePredictor:
 
     def __init__(self, bundle: Bundle, device: str = "auto") -> None:
         self.spec = bundle.volume
-        if missing := sorted(set(GUARDS) - set(bundle.thresholds)):
-            raise BundleError(f"{bundle.path / 'bundle.toml'}: thresholds.{missing[0]}: is missing")
-        self.bundle = bundle
-        self.device = resolve_device(device)
-        try:
+        super().__init__(bundle, device, GUARDS)
+        with self.using_device():
             self.network = load_volume_network(bundle, self.device)
             check_network(bundle, self.network)
-        except DEVICE_FAILURES as error:
-            raise DeviceError(f"{self.device.type}: {type(error).__name__}") from error
 
-    def prepare(self, series: Sequence[Sequence[Path]]) -> PreparedVolumes:
+    def prepare(self, series: Sequence[Sequence[Path]]) -> Prepared[PreparedVolume]:
         """Load the files of each series and bring its volumes onto the bundle's grid.
 
         What lies outside the declared input becomes a `NotEvaluable` among the items, unless it is merely another
@@ -100,36 +86,15 @@ class VolumePredictor:
         items: list[PreparedVolume | NotEvaluable] = []
         free_bytes = MAX_PREPARED_BYTES
         for paths in series:
-            for item in self._prepare_series(paths, free_bytes):
+            for item in self._prepare_series(paths, min(MAX_VOLUME_BYTES, max(free_bytes, 1))):
                 items.append(item)
                 if isinstance(item, PreparedVolume):
                     free_bytes -= item.voxels.nbytes
         if any(isinstance(item, PreparedVolume) for item in items):
             items = [item for item in items if isinstance(item, PreparedVolume) or item.code not in OTHER_SERIES]
-        return PreparedVolumes(tuple(items))
+        return Prepared(tuple(items))
 
-    def inference(self, series: Sequence[Sequence[Path]]) -> Callable[[], tuple[Outcome, ...]]:
-        """Prepare now; the call runs."""
-        return partial(self.run, self.prepare(series))
-
-    def _prepare_series(self, paths: Sequence[Path], free_bytes: int) -> Iterator[PreparedVolume | NotEvaluable]:
-        try:
-            loaded = load_series(paths, limit_bytes=min(MAX_VOLUME_BYTES, max(free_bytes, 1)))
-        except NotEvaluableError as refusal:
-            yield self._refused(refusal, _series_uid(paths))
-            return
-        for volume in loaded.volumes:
-            try:
-                yield self._prepare_volume(volume)
-            except NotEvaluableError as refusal:
-                yield self._refused(refusal, volume.series_instance_uid)
-        for code, reason in dict.fromkeys((refusal.code, refusal.reason) for refusal in loaded.refusals):
-            yield self._refused(NotEvaluableError(code, reason), _series_uid(paths))
-
-    def _refused(self, refusal: NotEvaluableError, series_uid: str | None) -> NotEvaluable:
-        return NotEvaluable(self.bundle.algorithm, refusal.code, refusal.reason, series_uid)
-
-    def _prepare_volume(self, volume: Volume) -> PreparedVolume:
+    def _prepare_item(self, volume: Volume) -> PreparedVolume:
         affine_lps = check_volume(volume, self.bundle.applicability, self.spec)
         return PreparedVolume(
             series_instance_uid=volume.series_instance_uid,
@@ -139,37 +104,16 @@ class VolumePredictor:
             on_grid=onto_grid(volume.voxels, affine_lps, self.spec),
         )
 
-    def run(self, prepared: PreparedVolumes) -> tuple[Outcome, ...]:
-        """Evaluate, one outcome per item.
-
-        Raises
-        ------
-        DeviceError
-            The device failed; another try may succeed.
-        """
-        outcomes: list[Outcome] = []
-        for index, item in enumerate(prepared.items):
-            if isinstance(item, NotEvaluable):
-                outcomes.append(item)
-                continue
-            try:
-                outcomes.append(self._evaluate(item, suffix="" if index == 0 else f".{index + 1}"))
-            except NotEvaluableError as refusal:
-                outcomes.append(self._refused(refusal, item.series_instance_uid))
-            except DEVICE_FAILURES as error:
-                raise DeviceError(f"{self.device.type}: {type(error).__name__}") from error
-        return tuple(outcomes)
-
-    def _evaluate(self, volume: PreparedVolume, suffix: str) -> Findings:
+    def _evaluate(self, item: PreparedVolume, suffix: str) -> Findings:
         """Evaluate one volume; `suffix` makes tracking identifiers differ between the volumes of one job."""
-        labels = find_labels(self.network, volume.on_grid, self.spec, volume.voxels, volume.affine_lps)
-        self._check_found(labels, volume.voxel_mm3)
+        labels = find_labels(self.network, item.on_grid, self.spec, item.voxels, item.affine_lps)
+        self._check_found(labels, item.voxel_mm3)
         return Findings(
             algorithm=self.bundle.algorithm,
-            series_instance_uid=volume.series_instance_uid,
-            frames=volume.frames,
+            series_instance_uid=item.series_instance_uid,
+            frames=item.frames,
             segments=tuple(
-                self._segment(spec, number, labels.numbers == number, volume, suffix)
+                self._segment(spec, number, labels.numbers == number, item, suffix)
                 for number, spec in enumerate(self.bundle.segments, start=1)
             ),
         )
@@ -205,13 +149,3 @@ class VolumePredictor:
                 self.bundle.measurements, mask, volume.voxels, volume.voxel_mm3, is_whole=bool(is_whole)
             ),
         )
-
-
-def _series_uid(paths: Sequence[Path]) -> str | None:
-    """Return the Series Instance UID of the first file that can be read."""
-    for path in paths:
-        try:
-            return text(read_header(path, MAX_VOLUME_BYTES), "SeriesInstanceUID") or None
-        except NotEvaluableError:
-            continue
-    return None

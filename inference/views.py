@@ -62,6 +62,12 @@ def look(network: HybridMedNet, grey: NDArray[np.float32], aspects: Sequence[flo
         )
 
 
+def described(network: HybridMedNet, view: LungView) -> NDArray[np.float64]:
+    """Return (B, D) what the heads see of the second look: the pooled levels."""
+    features: NDArray[np.float64] = network.described(view.levels).double().cpu().numpy()
+    return features
+
+
 def _cut(planes: Tensor, regions: Sequence[Region], size: int) -> Tensor:
     thetas = torch.from_numpy(np.stack([region.theta() for region in regions])).to(planes.device)
     return sample(planes, thetas, size)  # (B, 1, size, size)

@@ -1,10 +1,14 @@
 """Networks, one idea per file.
 
-backbone.py      torchvision ResNet as four feature stages
+config.py        the `[network]` table: which parts, and how large
+backbone.py      trunks by name: residual; efficientnet.py, swin.py, hrnet.py  others
 pyramid.py       the image at several scales; features at several strides
-attention.py     where and what to look at, per scale
+attention.py     weights of channels, of places; scale_attention.py  the kinds of attention, per scale
+alignment.py     the map of a smaller scale brought to the first's grid, places and magnitude
 fusion.py        several scales into one, weighted per image
-heads.py         classes tied by a hierarchy
+local_global.py  places mixed with the image's mean; dynamic_convolution.py  a kernel mixed for each sample
+cross_scale_attention.py  a second, registered input is asked
+heads.py         classes tied by a hierarchy; experts.py  a head of several experts
 decoder.py       pyramid features into a segmentation
 hybridmednet.py  all of them together
 

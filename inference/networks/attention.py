@@ -1,7 +1,7 @@
-"""What and where to look at.
+"""What and where to look at: weights of channels, weights of places.
 
-Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018, and Woo et al., "CBAM", ECCV 2018: first weigh the channels,
-then the places. Both weights lie between 0 and 1 and keep the shape.
+Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018, and Woo et al., "CBAM", ECCV 2018. All weights lie between 0
+and 1 and keep the shape.
 """
 
 from __future__ import annotations
@@ -47,14 +47,18 @@ class SpatialAttention(nn.Module):
         return features * self.weights(features)
 
 
-class ScaleAttention(nn.Module):
-    """Channel then spatial attention over all pyramid levels of one scale, as a residual: what is unimportant fades."""
+class SqueezeExcitation(nn.Module):
+    """Weigh channels by what their mean over the image says (Hu et al., equation 3)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, reduction: int = 8) -> None:
         super().__init__()
-        self.channel = ChannelAttention(channels)
-        self.spatial = SpatialAttention()
+        hidden = max(channels // reduction, 4)
+        self.excite = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
 
-    def forward(self, levels: list[Tensor]) -> list[Tensor]:
-        """Return every (B, C, Y_i, X_i) level with its attended part added."""
-        return [level + self.spatial(self.channel(level)) for level in levels]
+    def weights(self, features: Tensor) -> Tensor:
+        """Return (B, C, 1, 1) weights in 0..1."""
+        return torch.sigmoid(self.excite(features.mean(dim=(2, 3))))[:, :, None, None]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return `features` (B, C, Y, X) with each channel weighed."""
+        return features * self.weights(features)

@@ -1,12 +1,18 @@
-"""A residual trunk of torchvision blocks with four stages.
+"""Trunks by name. Here the residual ones, of torchvision's blocks; the others in modules of their own.
 
 He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
 """
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
+
+from inference.networks.efficientnet import EFFICIENTNET_BACKBONES, EfficientNetBackbone
+from inference.networks.hrnet import HRNET_BACKBONES, HighResolutionBackbone
+from inference.networks.swin import SWIN_BACKBONES, SwinBackbone
 
 _BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
     "resnet10": (BasicBlock, (1, 1, 1, 1)),
@@ -15,16 +21,30 @@ _BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
 }
 
-BACKBONES = tuple(_BLOCKS)
+BACKBONES = (*_BLOCKS, *SWIN_BACKBONES, *EFFICIENTNET_BACKBONES, *HRNET_BACKBONES)
 
 
-class Backbone(nn.Module):
+Backbone: TypeAlias = "ResidualBackbone | SwinBackbone | EfficientNetBackbone | HighResolutionBackbone"
+
+
+def build_backbone(name: str, width: int) -> Backbone:
+    """Return the trunk `name`; its `channels` are the widths of the four maps, finest first."""
+    if name in SWIN_BACKBONES:
+        return SwinBackbone(name, width)
+    if name in EFFICIENTNET_BACKBONES:
+        return EfficientNetBackbone(width)
+    if name in HRNET_BACKBONES:
+        return HighResolutionBackbone(width)
+    return ResidualBackbone(name, width)
+
+
+class ResidualBackbone(nn.Module):
     """Feature maps at strides 4, 8, 16 and 32 of a one-channel image.
 
     Parameters
     ----------
     name
-        One of `BACKBONES`; 'resnet10' has one block per stage.
+        'resnet10', with one block per stage, or one of the published depths.
     width
         Channels of the stem. 64 gives the published networks; less makes each of them slim enough for a CPU.
     """

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from inference.networks.experts import ExpertHead
+
 
 class ClassLogits(NamedTuple):
     """Scores before the softmax."""
@@ -61,25 +63,30 @@ class HierarchicalHeads(nn.Module):
 
     Parameters
     ----------
-    channels
-        Width of a pyramid level.
-    levels
-        Number of pyramid levels that are pooled.
+    features
+        Width of what `pooled` gives: twice the levels' widths together.
     coarse, fine
         Number of classes of each level of the hierarchy.
     dropout
         Share of the pooled features that is dropped in training.
+    experts
+        Experts of each head; 0: one linear layer.
     """
 
-    def __init__(self, channels: int, levels: int, coarse: int, fine: int, dropout: float = 0.2) -> None:
+    def __init__(self, features: int, coarse: int, fine: int, dropout: float = 0.2, experts: int = 0) -> None:
         super().__init__()
         self.drop = nn.Dropout(dropout)
-        self.coarse = nn.Linear(2 * levels * channels, coarse)
-        self.fine = nn.Linear(2 * levels * channels, fine)
+        self.coarse: nn.Module = ExpertHead(features, coarse, experts) if experts else nn.Linear(features, coarse)
+        self.fine: nn.Module = ExpertHead(features, fine, experts) if experts else nn.Linear(features, fine)
 
     def forward(self, levels: Sequence[Tensor]) -> ClassLogits:
-        """Score (B, C, Y_i, X_i) levels by their means and maxima."""
-        means = [level.mean(dim=(2, 3)) for level in levels]
-        peaks = [level.amax(dim=(2, 3)) for level in levels]
-        pooled = self.drop(torch.cat(means + peaks, dim=1))  # (B, 2 * levels * C)
-        return ClassLogits(self.coarse(pooled), self.fine(pooled))
+        """Score (B, C, Y_i, X_i) levels."""
+        features = self.drop(pooled(levels))  # (B, 2 * levels * C)
+        return ClassLogits(self.coarse(features), self.fine(features))
+
+
+def pooled(levels: Sequence[Tensor]) -> Tensor:
+    """Return (B, 2 * levels * C): the means, then the maxima, of (B, C, Y_i, X_i) levels over their places."""
+    means = [level.mean(dim=(2, 3)) for level in levels]
+    peaks = [level.amax(dim=(2, 3)) for level in levels]
+    return torch.cat(means + peaks, dim=1)

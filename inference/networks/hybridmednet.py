@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from inference.networks.attention import ScaleAttention
-from inference.networks.backbone import BACKBONES, Backbone
+from inference.networks.alignment import Alignment
+from inference.networks.backbone import build_backbone
+from inference.networks.config import HybridMedNetConfig
+from inference.networks.cross_scale_attention import CrossScaleAttention
 from inference.networks.decoder import SegmentationDecoder
-from inference.networks.fusion import AdaptiveFusion
-from inference.networks.heads import ClassLogits, HierarchicalHeads
+from inference.networks.dynamic_convolution import DynamicConvolution
+from inference.networks.fusion import FUSIONS
+from inference.networks.heads import ClassLogits, HierarchicalHeads, pooled
+from inference.networks.local_global import LocalGlobalFusion
 from inference.networks.pyramid import FeaturePyramid, at_scale
+from inference.networks.scale_attention import ATTENTIONS
 
-_CHANNEL_STEP = 8
-"""With 4 channels in channels-last layout the CPU convolutions of torch 2.15 write past their buffers in backward."""
-
-
-@dataclass(frozen=True, slots=True)
-class HybridMedNetConfig:
-    """The `[network]` table of a bundle."""
-
-    backbone: str = "resnet18"
-    width: int = 64
-    """Channels of the backbone's stem."""
-    scales: tuple[float, ...] = (1.0, 0.75, 0.5)
-    channels: int = 96
-    """Width of the pyramid."""
-    decoder_width: int = 48
-    dropout: float = 0.2
-
-    @classmethod
-    def from_table(cls, table: Mapping[str, object]) -> HybridMedNetConfig:
-        """Read the table; raises ValueError naming the field that does not fit."""
-        given = {key: value for key, value in table.items() if key != "kind"}
-        if unknown := sorted(given.keys() - cls.__dataclass_fields__.keys()):
-            raise ValueError(f"network.{unknown[0]}: unknown field")
-        if isinstance(scales := given.get("scales"), list):
-            given["scales"] = tuple(scales)
-        config = cls(**given)  # type: ignore[arg-type]  # values of a TOML table; checked below
-        if config.backbone not in BACKBONES:
-            raise ValueError(f"network.backbone: {config.backbone!r} is none of {', '.join(BACKBONES)}")
-        if not config.scales or config.scales[0] != 1 or not all(0 < scale <= 1 for scale in config.scales):
-            raise ValueError("network.scales: the first must be 1 and all within 0 and 1")
-        for field in ("width", "channels", "decoder_width"):
-            if getattr(config, field) <= 0 or getattr(config, field) % _CHANNEL_STEP:
-                raise ValueError(f"network.{field}: must be a multiple of {_CHANNEL_STEP}")
-        return config
+_ASKED = 2
+"""The coarsest levels, strides 16 and 32, ask the second input: attention grows with the square of the places."""
 
 
 class NetworkOutput(NamedTuple):
@@ -80,36 +53,71 @@ class HybridMedNet(nn.Module):
 
     def __init__(self, config: HybridMedNetConfig, coarse: int, fine: int, segmentation_classes: int) -> None:
         super().__init__()
-        self.scales = config.scales
-        self.backbone = Backbone(config.backbone, config.width)
+        self.scales, self.inputs, self.is_checkpointing = config.scales, config.inputs, config.checkpointing
+        width = config.channels
+        self.backbone = build_backbone(config.backbone, config.width)
         strides = len(self.backbone.channels)
-        self.pyramid = FeaturePyramid(self.backbone.channels, config.channels)
-        self.attention = nn.ModuleList(ScaleAttention(config.channels) for _ in config.scales)
-        self.fusion = nn.ModuleList(AdaptiveFusion(config.channels, len(config.scales)) for _ in range(strides))
-        self.heads = HierarchicalHeads(config.channels, strides - 1, coarse, fine, config.dropout)
-        self.decoder = SegmentationDecoder(config.channels, strides, segmentation_classes, config.decoder_width)
+        self.pyramid = FeaturePyramid(self.backbone.channels, width)
+        self.attention = nn.ModuleList(ATTENTIONS[config.attention](width) for _ in config.scales)
+        others = len(config.scales) - 1 if config.alignment else 0
+        self.alignment = nn.ModuleList(nn.ModuleList(Alignment(width) for _ in range(strides)) for _ in range(others))
+        self.fusion = nn.ModuleList(FUSIONS[config.fusion](width, len(config.scales)) for _ in range(strides))
+        self.refinement = nn.ModuleList(_refinement(config) for _ in range(strides))
+        self.cross = nn.ModuleList(CrossScaleAttention(width) for _ in range(_ASKED) if config.inputs > 1)
+        self.described_width = 2 * (strides - 1) * width
+        self.heads = HierarchicalHeads(self.described_width, coarse, fine, config.dropout, config.experts)
+        self.decoder = SegmentationDecoder(width, strides, segmentation_classes, config.decoder_width)
 
     def scale_features(self, image: Tensor) -> list[list[Tensor]]:
         """Return for each scale its attended pyramid levels (B, C, Y_i * scale, X_i * scale), finest first."""
         per_scale = []
         for scale, attend in zip(self.scales, self.attention, strict=True):
-            levels = self.pyramid(self.backbone(at_scale(image, scale)))
+            levels = self.pyramid(self._trunk(at_scale(image, scale)))
             per_scale.append(attend(levels))
         return per_scale
 
+    def _trunk(self, image: Tensor) -> list[Tensor]:
+        if self.is_checkpointing and self.training:
+            return cast(list[Tensor], checkpoint(self.backbone, image, use_reentrant=False))
+        return cast(list[Tensor], self.backbone(image))
+
     def fuse(self, per_scale: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """Return the fused levels (B, C, Y_i, X_i) on the grids of the first scale."""
-        by_level = zip(*per_scale, strict=True)
-        return [fuse(maps) for fuse, maps in zip(self.fusion, by_level, strict=True)]
+        aligned = [per_scale[0], *per_scale[1:]]
+        for index, aligns in enumerate(self.alignment, start=1):
+            pairs = zip(cast(nn.ModuleList, aligns), per_scale[index], per_scale[0], strict=True)
+            aligned[index] = [align(level, reference) for align, level, reference in pairs]
+        by_level = zip(*aligned, strict=True)
+        fused = [fuse(maps) for fuse, maps in zip(self.fusion, by_level, strict=True)]
+        return [refine(level) for refine, level in zip(self.refinement, fused, strict=True)]
 
     def classify(self, levels: Sequence[Tensor]) -> ClassLogits:
         """Score the classes from fused or single-scale levels."""
         logits: ClassLogits = self.heads(levels[self.classified_levels])
         return logits
 
+    def described(self, levels: Sequence[Tensor]) -> Tensor:
+        """Return (B, described_width): the pooled levels that the heads see."""
+        return pooled(levels[self.classified_levels])
+
     def features(self, image: Tensor) -> list[Tensor]:
-        """Return the fused levels of (B, 1, Y, X) images."""
-        return self.fuse(self.scale_features(image))
+        """Return the fused levels of (B, inputs, Y, X) images."""
+        return self._joined(image, self.fuse(self.scale_features(image[:, :1])))
+
+    def _joined(self, image: Tensor, fused: list[Tensor]) -> list[Tensor]:
+        """Return the fused levels of the first input with what the second, where there is one, says to them.
+
+        Only its first scale is asked. Where the second input is 0 in all pixels of a place, it does not cover it.
+        """
+        if not self.cross:
+            return fused
+        second = image[:, 1:2]
+        answers = self.pyramid(self._trunk(second))
+        joined = fused[:-_ASKED]
+        for attend, level, answer in zip(self.cross, fused[-_ASKED:], answers[-_ASKED:], strict=True):
+            covered = nn.functional.adaptive_max_pool2d(second.abs(), answer.shape[-2:])[:, 0] > 0  # (B, Y_i, X_i)
+            joined.append(attend(level, answer, covered))
+        return joined
 
     def segment(self, levels: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """Return (B, segmentation classes, *size) scores from fused levels; channel 0 is background."""
@@ -117,8 +125,18 @@ class HybridMedNet(nn.Module):
         return scores
 
     def forward(self, image: Tensor) -> NetworkOutput:
-        """Evaluate (B, 1, Y, X) images."""
-        per_scale = self.scale_features(image)
-        fused = self.fuse(per_scale)
+        """Evaluate (B, inputs, Y, X) images."""
+        per_scale = self.scale_features(image[:, :1])
+        fused = self._joined(image, self.fuse(per_scale))
         alone = tuple(self.classify(levels) for levels in per_scale) if self.training else ()
         return NetworkOutput(self.classify(fused), alone, self.segment(fused, image.shape[-2:]))
+
+
+def _refinement(config: HybridMedNetConfig) -> nn.Sequential:
+    """Return what a fused level goes through; nothing, where the table asks for nothing."""
+    parts: list[nn.Module] = []
+    if config.dynamic_kernels:
+        parts += [DynamicConvolution(config.channels, config.dynamic_kernels), nn.ReLU()]
+    if config.local_global:
+        parts.append(LocalGlobalFusion(config.channels))
+    return nn.Sequential(*parts)

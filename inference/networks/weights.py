@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from inference.bundle import Bundle
 from inference.errors import BundleError
-from inference.networks.hybridmednet import HybridMedNet, HybridMedNetConfig
+from inference.networks.config import HybridMedNetConfig
+from inference.networks.hybridmednet import HybridMedNet
 from inference.networks.hybridmednet3d import HybridMedNet3d, HybridMedNet3dConfig
 
 KIND = "hybridmednet"

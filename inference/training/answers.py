@@ -14,9 +14,11 @@ from inference.errors import NotEvaluableError
 from inference.lungs import check_lungs
 from inference.networks.heads import ClassLogits, hierarchical_log_probabilities
 from inference.networks.hybridmednet import HybridMedNet
+from inference.novelty import KnownFeatures
+from inference.predict import load_known
 from inference.training.data import Images
 from inference.training.scores import dice
-from inference.views import LungView, look, segmented
+from inference.views import LungView, described, look, segmented
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +32,9 @@ class Answers:
     dice: NDArray[np.float64]
     """(N, segments); NaN where the image has no mask to compare with."""
     is_evaluable: NDArray[np.bool_]
-    """(N,): False where the guard would withhold the answer."""
+    """(N,): False where the guards would withhold the answer."""
+    features: NDArray[np.float64]
+    """(N, D): what the heads saw."""
 
     def probabilities(
         self, parents: tuple[int, ...], temperatures: tuple[float, float]
@@ -43,7 +47,8 @@ class Answers:
 
 def ask(network: HybridMedNet, images: Images, bundle: Bundle, report: Callable[[int, int], None]) -> Answers:
     """Evaluate every image in the two looks of `views`, one at a time as a study would be."""
-    coarse, fine, overlaps, evaluable = [], [], [], []
+    known = load_known(bundle, network)
+    coarse, fine, overlaps, evaluable, features = [], [], [], [], []
     for index in range(len(images)):
         grey = images.grey[index : index + 1].astype(np.float32) / np.float32(255)  # (1, detail, detail)
         view = look(network, grey, [float(images.aspects[index])], bundle.projection)
@@ -51,9 +56,12 @@ def ask(network: HybridMedNet, images: Images, bundle: Bundle, report: Callable[
         coarse.append(view.classes.coarse[0].double().cpu().numpy())
         fine.append(view.classes.fine[0].double().cpu().numpy())
         overlaps.append(_overlaps(images, index, lungs, len(bundle.segments)))
-        evaluable.append(_is_evaluable(lungs, view, bundle))
+        features.append(described(network, view)[0])
+        evaluable.append(_is_evaluable(lungs, view, bundle) and _is_known(known, bundle, features[-1]))
         report(index + 1, len(images))
-    return Answers(np.array(coarse), np.array(fine), np.array(overlaps), np.array(evaluable, dtype=np.bool_))
+    return Answers(
+        np.array(coarse), np.array(fine), np.array(overlaps), np.array(evaluable, dtype=np.bool_), np.array(features)
+    )
 
 
 def _overlaps(images: Images, index: int, lungs: NDArray[np.uint8], segments: int) -> list[float]:
@@ -68,3 +76,9 @@ def _is_evaluable(lungs: NDArray[np.uint8], view: LungView, bundle: Bundle) -> b
     except NotEvaluableError:
         return False
     return True
+
+
+def _is_known(known: KnownFeatures | None, bundle: Bundle, features: NDArray[np.float64]) -> bool:
+    if known is None or bundle.novelty is None:
+        return True
+    return bool(known.distances(features[None])[0] <= bundle.novelty.limit)

@@ -1,16 +1,30 @@
-"""A temperature per level (Guo et al., ICML 2017), fitted on groups that served neither training nor evaluation."""
+"""What is fitted on groups that served neither training nor evaluation.
+
+A temperature per level (Guo et al., ICML 2017), the bounds of label sets (`inference.conformal`), and how far an image
+may be from what was learnt from (`inference.novelty`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 
+from inference.bundle import Bundle
+from inference.conformal import fit_bounds
+from inference.novelty import KnownFeatures, fit_limit
 from inference.training.answers import Answers
 from inference.training.data import Images
 
+COVERAGE = 0.9
+"""Share of the cases of each class whose label set is to hold the true one."""
+KNOWN_SHARE = 0.995
+"""Share of the calibration images that are to count as like those that were learnt from."""
+_KNOWN_FILE = "novelty.safetensors"
 _RANGE = (0.05, 20.0)
 
 
@@ -42,3 +56,39 @@ def fit_temperature(logits: Sequence[NDArray[np.float64]], targets: Sequence[NDA
     low, high = np.log(_RANGE)
     found = optimize.minimize_scalar(cross_entropy, bounds=(low, high), method="bounded")
     return float(np.exp(found.x))
+
+
+def calibration_table(
+    bundle: Bundle, images: Images, answers: Answers, temperatures: tuple[float, float]
+) -> Mapping[str, object]:
+    """Return the `[calibration]` table of a bundle with these temperatures."""
+    levels = zip(bundle.levels, answers.probabilities(bundle.parents, temperatures), strict=True)
+    truths = (images.coarse, images.fine)
+    bounds = {
+        level.name: dict(zip(level.class_names, np.round(fit_bounds(values, truth, COVERAGE), 5).tolist(), strict=True))
+        for (level, values), truth in zip(levels, truths, strict=True)
+    }
+    return {
+        "images": len(images),
+        "groups": len(set(images.groups)),
+        "coverage": COVERAGE,
+        "temperature": {level.name: round(value, 4) for level, value in zip(bundle.levels, temperatures, strict=True)},
+        "bounds": bounds,
+    }
+
+
+def learn_known(images: Images, answers: Answers) -> KnownFeatures:
+    """Return what the features of the training images are like, by fine class."""
+    return KnownFeatures.learn(answers.features, images.fine)
+
+
+def novelty_table(bundle_dir: Path, known: KnownFeatures, answers: Answers) -> Mapping[str, object]:
+    """Write the known features beside bundle.toml; return the `[novelty]` table with the limit of these answers."""
+    file = bundle_dir / _KNOWN_FILE
+    known.save(file)
+    return {
+        "file": file.name,
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "limit": round(fit_limit(known.distances(answers.features), KNOWN_SHARE), 4),
+        "known_share": KNOWN_SHARE,
+    }

@@ -23,7 +23,7 @@ from inference.training.progress import Progress
 from inference.training.run import Report, evaluate_images, write_self_test
 
 ACCURACY_FALL = 0.01
-"""A fall of coarse or fine accuracy must be less."""
+"""A fall of coarse or fine accuracy, or of the share that the guards let pass, must be less."""
 DICE_FALL = 0.01
 """A fall of the Dice of any segment must be less."""
 _ENCODING = "int8"
@@ -39,11 +39,14 @@ class Figures:
     fine_accuracy: float
     dice: Mapping[str, float]
     """By segment name."""
+    answered: float
+    """Share of the images that the guards let pass."""
 
     @classmethod
     def of(cls, evaluation: EvaluationReport) -> Figures:
         """Take them from a whole evaluation."""
-        return cls(evaluation.coarse.accuracy, evaluation.fine.accuracy, evaluation.dice)
+        answered = 1 - evaluation.not_evaluable / evaluation.images
+        return cls(evaluation.coarse.accuracy, evaluation.fine.accuracy, evaluation.dice, answered)
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values, rounded."""
@@ -51,6 +54,7 @@ class Figures:
             "coarse_accuracy": round(self.coarse_accuracy, 4),
             "fine_accuracy": round(self.fine_accuracy, 4),
             "dice": {name: round(value, 4) for name, value in self.dice.items()},
+            "answered": round(self.answered, 4),
         }
 
     def falls(self, after: Figures) -> list[str]:
@@ -58,6 +62,7 @@ class Figures:
         compared = [
             ("coarse accuracy", self.coarse_accuracy, after.coarse_accuracy, ACCURACY_FALL),
             ("fine accuracy", self.fine_accuracy, after.fine_accuracy, ACCURACY_FALL),
+            ("answered share", self.answered, after.answered, ACCURACY_FALL),
             *((f"Dice of {name}", value, after.dice[name], DICE_FALL) for name, value in self.dice.items()),
         ]
         return [
@@ -143,6 +148,8 @@ def _write_candidate(bundle: Bundle, folder: Path) -> None:
     """Write the quantised weights, and bundle.toml with their name and digest."""
     weights = folder / bundle.weights_path.name
     save_quantised_weights(load_network(bundle, torch.device("cpu")), weights)
+    if bundle.novelty is not None:
+        shutil.copyfile(bundle.novelty.path, folder / bundle.novelty.path.name)
     file = folder / BUNDLE_FILE
     text = (bundle.path / BUNDLE_FILE).read_text(encoding="utf-8")
     # The first: TOML has the bundle's own name above every table.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference.bundle import Bundle
+from inference.conformal import bounds_of, label_set
 from inference.training.answers import Answers
 from inference.training.data import Images
 from inference.training.scores import (
@@ -62,6 +63,19 @@ class AspectFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelSetFigures:
+    """How far the label sets of one level keep their promise."""
+
+    stated_coverage: float
+    coverage: float
+    """Share of the images whose set holds the true class."""
+    least_class_coverage: float
+    """Of the class that is covered worst."""
+    mean_size: float
+    """Classes in a set."""
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationReport:
     """All figures of one evaluation; every image counts, also those whose answer the guard would withhold."""
 
@@ -73,6 +87,8 @@ class EvaluationReport:
     fine: FineFigures
     dice: Mapping[str, float]
     """Mean over the images with a trusted mask, by segment name."""
+    label_sets: Mapping[str, LabelSetFigures]
+    """By level; empty where the bundle states no coverage."""
     aspect_only: AspectFigures
 
     def to_dict(self) -> dict[str, object]:
@@ -126,6 +142,7 @@ def judge(bundle: Bundle, images: Images, answers: Answers, training: AspectTabl
         coarse=_coarse_figures(bundle, images, calibrated[0], plain[0]),
         fine=_fine_figures(images, calibrated[1], plain[1], children),
         dice={segment.name: _mean(answers.dice[:, index]) for index, segment in enumerate(bundle.segments)},
+        label_sets=dict(_label_set_figures(bundle, calibrated, (images.coarse, images.fine))),
         aspect_only=_aspect_figures(images, training, positive, children),
     )
 
@@ -173,6 +190,26 @@ def _fine_figures(
         calibration_error=calibration_error(calibrated, images.fine),
         calibration_error_uncalibrated=calibration_error(plain, images.fine),
     )
+
+
+def _label_set_figures(
+    bundle: Bundle, calibrated: Sequence[NDArray[np.float64]], truths: Sequence[NDArray[np.int64]]
+) -> Iterator[tuple[str, LabelSetFigures]]:
+    for level, values, truth in zip(bundle.levels, calibrated, truths, strict=True):
+        bounds = bundle.bounds(level)
+        if bundle.coverage is None or not bounds:
+            continue
+        inside = label_set(values, bounds_of(bounds, level.class_names))  # (N, K)
+        held = inside[np.arange(len(truth)), truth]
+        yield (
+            level.name,
+            LabelSetFigures(
+                stated_coverage=bundle.coverage,
+                coverage=float(held.mean()),
+                least_class_coverage=min(float(held[truth == label].mean()) for label in np.unique(truth)),
+                mean_size=float(inside.sum(axis=1).mean()),
+            ),
+        )
 
 
 def _aspect_figures(images: Images, training: AspectTable, positive: int, children: Sequence[int]) -> AspectFigures:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+_WEIGHTS_DIGEST = re.compile(r'(^\[weights\]\n(?:[^\[\n][^\n]*\n|\n)*?)sha256 = "[0-9a-f]{64}"$', re.MULTILINE)
 _HEADER = re.compile(r"^\[{1,2}([^\[\]]+)\]{1,2}\s*$")
 
 
@@ -16,12 +17,17 @@ def write_table(file: Path, name: str, values: Mapping[str, object]) -> None:
     _replace(file, f"{kept}\n\n{render_table(name, values)}")
 
 
+def drop_table(file: Path, name: str) -> None:
+    """Remove the table `name` of a TOML file, its sub-tables included, where it is there."""
+    _replace(file, _without(file.read_text(encoding="utf-8"), name))
+
+
 def write_digest(file: Path, digest: str) -> None:
     """Set `sha256` of the `[weights]` table."""
     text = file.read_text(encoding="utf-8")
-    changed, count = re.subn(r'^sha256 = "[0-9a-f]{64}"$', f'sha256 = "{digest}"', text, flags=re.MULTILINE)
+    changed, count = _WEIGHTS_DIGEST.subn(rf'\g<1>sha256 = "{digest}"', text)
     if count != 1:
-        raise ValueError(f"{file}: expected one line 'sha256 = \"...\"', found {count}")
+        raise ValueError(f"{file}: expected one line 'sha256 = \"...\"' in [weights], found {count}")
     _replace(file, changed)
 
 

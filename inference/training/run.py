@@ -21,12 +21,12 @@ from inference.errors import BundleError
 from inference.input_spec import VolumeInput
 from inference.networks.weights import build_network, load_network, load_volume_network, save_weights
 from inference.self_test import self_test_table
-from inference.training.answers import ask
-from inference.training.calibration import fit_temperatures
+from inference.training.answers import Answers, ask
+from inference.training.calibration import calibration_table, fit_temperatures, learn_known, novelty_table
 from inference.training.config import TrainingConfig, read_config
 from inference.training.data import Images, LabelledImage, Part, load_images, mean_aspect, part_of, read_labels
 from inference.training.evaluation import AspectTable, EvaluationReport, judge
-from inference.training.figures import write_digest, write_table
+from inference.training.figures import drop_table, write_digest, write_table
 from inference.training.loop import Task, fit
 from inference.training.progress import Progress
 from inference.training.volume_run import evaluate_volumes, train_volumes
@@ -112,6 +112,7 @@ def _write_bundle(bundle: Bundle, out_dir: Path) -> None:
         for name in (BUNDLE_FILE, _README):
             if (bundle.path / name).exists():
                 shutil.copyfile(bundle.path / name, out_dir / name)
+    drop_table(out_dir / BUNDLE_FILE, "novelty")  # of other weights
     weights = out_dir / bundle.weights_path.name
     write_digest(out_dir / BUNDLE_FILE, hashlib.sha256(weights.read_bytes()).hexdigest())
     write_self_test(out_dir)
@@ -126,7 +127,10 @@ def write_self_test(bundle_dir: Path) -> None:
 
 
 def calibrate(bundle_dir: Path, data_dir: Path, *, device: str, report: Report) -> tuple[float, float]:
-    """Fit the temperature of each level on the calibration groups and write them into bundle.toml.
+    """Fit what makes the bundle's probabilities trustworthy, and write it into bundle.toml.
+
+    On the calibration groups: the temperature of each level, then the least probability of each class in label sets,
+    then how far an image may be from the training images, which are described for it.
 
     Returns
     -------
@@ -140,13 +144,17 @@ def calibrate(bundle_dir: Path, data_dir: Path, *, device: str, report: Report) 
     bundle = load_bundle(bundle_dir)
     if not bundle.levels:
         raise BundleError(f"{bundle.name}: has no levels whose probabilities could be calibrated")
-    images = _load_part(bundle, read_config(bundle), data_dir, Part.CALIBRATION, report)
-    network = load_network(bundle, resolve_device(device))
-    answers = ask(network, images, bundle, lambda done, total: report(Progress("calibrate", done, total)))
+    config, network = read_config(bundle), load_network(bundle, resolve_device(device))
+
+    def answers_of(part: Part, stage: str) -> tuple[Images, Answers]:
+        images = _load_part(bundle, config, data_dir, part, report)
+        return images, ask(network, images, bundle, lambda done, total: report(Progress(stage, done, total)))
+
+    images, answers = answers_of(Part.CALIBRATION, "calibrate")
     temperatures = fit_temperatures(answers, images, bundle.parents)
-    by_level = {level.name: round(value, 4) for level, value in zip(bundle.levels, temperatures, strict=True)}
-    table = {"images": len(images), "groups": len(set(images.groups)), "temperature": by_level}
-    write_table(bundle_dir / BUNDLE_FILE, "calibration", table)
+    write_table(bundle_dir / BUNDLE_FILE, "calibration", calibration_table(bundle, images, answers, temperatures))
+    known = learn_known(*answers_of(Part.TRAINING, "describe"))
+    write_table(bundle_dir / BUNDLE_FILE, "novelty", novelty_table(bundle_dir, known, answers))
     return temperatures
 
 

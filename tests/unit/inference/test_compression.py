@@ -18,7 +18,7 @@ from inference.training.figures import write_table
 from tests.training import describe_tiny
 
 _CPU = torch.device("cpu")
-_BEFORE = Figures(coarse_accuracy=0.95, fine_accuracy=0.8, dice={"right-lung": 0.94, "left-lung": 0.93})
+_BEFORE = Figures(coarse_accuracy=0.95, fine_accuracy=0.8, dice={"right-lung": 0.94, "left-lung": 0.93}, answered=0.99)
 
 
 def _declare(folder: Path, encoding: str) -> None:
@@ -138,10 +138,11 @@ def test_int8_declared_as_float_is_refused(network_and_bundle: tuple[HybridMedNe
         replace(_BEFORE, coarse_accuracy=0.99, fine_accuracy=0.9),
         replace(_BEFORE, coarse_accuracy=0.9405, fine_accuracy=0.7905),
         replace(_BEFORE, dice={"right-lung": 0.9305, "left-lung": 0.97}),
+        replace(_BEFORE, answered=0.9805),
     ],
 )
 def test_small_falls_are_accepted(after: Figures) -> None:
-    """Less than a point of accuracy and less than 0.01 Dice may be lost."""
+    """Less than a point of accuracy or of the answered share, and less than 0.01 Dice may be lost."""
     assert _BEFORE.falls(after) == []
 
 
@@ -151,6 +152,7 @@ def test_small_falls_are_accepted(after: Figures) -> None:
         (replace(_BEFORE, coarse_accuracy=0.938), "coarse accuracy from 0.9500 to 0.9380"),
         (replace(_BEFORE, fine_accuracy=0.78), "fine accuracy from 0.8000 to 0.7800"),
         (replace(_BEFORE, dice={"right-lung": 0.95, "left-lung": 0.9}), "Dice of left-lung from 0.9300 to 0.9000"),
+        (replace(_BEFORE, answered=0.97), "answered share from 0.9900 to 0.9700"),
         (replace(_BEFORE, fine_accuracy=math.nan), "fine accuracy from 0.8000 to nan"),
     ],
 )

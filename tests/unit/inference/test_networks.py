@@ -4,13 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.networks.attention import ChannelAttention, ScaleAttention, SpatialAttention
-from inference.networks.backbone import Backbone
+from inference.networks.attention import ChannelAttention, SpatialAttention
+from inference.networks.backbone import build_backbone
+from inference.networks.config import HybridMedNetConfig
 from inference.networks.decoder import SegmentationDecoder
 from inference.networks.fusion import AdaptiveFusion
 from inference.networks.heads import ClassLogits, HierarchicalHeads, hierarchical_log_probabilities
-from inference.networks.hybridmednet import HybridMedNet, HybridMedNetConfig
+from inference.networks.hybridmednet import HybridMedNet
 from inference.networks.pyramid import FeaturePyramid, at_scale
+from inference.networks.scale_attention import ScaleAttention
 
 _PARENTS = (0, 1, 1)
 
@@ -21,7 +23,7 @@ def _random(*shape: int, seed: int = 0) -> Tensor:
 
 def test_the_trunk_halves_the_grid_from_stage_to_stage() -> None:
     """Strides are 4, 8, 16 and 32, and the width doubles."""
-    stages = Backbone("resnet10", width=8)(_random(2, 1, 64, 96))
+    stages = build_backbone("resnet10", width=8)(_random(2, 1, 64, 96))
 
     assert [tuple(stage.shape) for stage in stages] == [
         (2, 8, 16, 24),
@@ -33,7 +35,7 @@ def test_the_trunk_halves_the_grid_from_stage_to_stage() -> None:
 
 def test_width_64_is_the_published_resnet18() -> None:
     """The trunk has the parameters of torchvision's ResNet-18, less two input channels and the classifier."""
-    ours = sum(parameter.numel() for parameter in Backbone("resnet18", width=64).parameters())
+    ours = sum(parameter.numel() for parameter in build_backbone("resnet18", width=64).parameters())
 
     assert ours == 11_689_512 - 2 * 64 * 49 - (512 * 1000 + 1000)
 
@@ -109,7 +111,7 @@ def test_fusion_weights_are_a_convex_combination() -> None:
     """Weights over the scales are positive and sum to 1; equal maps fuse to themselves."""
     fusion, level = AdaptiveFusion(8, 3), _random(2, 8, 6, 6)
 
-    weights = fusion.weights([level, level * 2, -level])
+    weights = fusion.weights([level, level * 2, -level])[..., 0, 0, 0]
 
     assert torch.allclose(weights.sum(dim=1), torch.ones(2))
     assert weights.min() > 0
@@ -121,7 +123,7 @@ def test_fusion_trusts_the_scales_that_agree() -> None:
     fusion, level = AdaptiveFusion(8, 3), _random(1, 8, 6, 6).abs()
     torch.nn.init.zeros_(fusion.score.weight)
 
-    weights = fusion.weights([level, level, -level])[0]
+    weights = fusion.weights([level, level, -level])[0, :, 0, 0, 0]
 
     assert weights[2] < weights[0]
     assert torch.isclose(weights[0], weights[1])
@@ -170,7 +172,7 @@ def test_the_score_of_an_only_child_does_not_matter() -> None:
 
 def test_heads_pool_means_and_maxima_of_all_levels() -> None:
     """Each level of each width counts once by its mean and once by its maximum."""
-    heads = HierarchicalHeads(channels=4, levels=2, coarse=2, fine=3).eval()
+    heads = HierarchicalHeads(features=2 * 2 * 4, coarse=2, fine=3).eval()
     levels = [_random(1, 4, 8, 8), _random(1, 4, 4, 4, seed=1)]
     flat = [level.flatten(2) for level in levels]
 

@@ -2,7 +2,8 @@
 
 import torch
 
-from inference.networks.hybridmednet import HybridMedNet, HybridMedNetConfig
+from inference.networks.config import HybridMedNetConfig
+from inference.networks.hybridmednet import HybridMedNet
 from inference.saliency import grad_cam
 
 _PARENTS = (0, 1, 1)

@@ -1,0 +1,77 @@
+"""The `[network]` table of a bundle for projection images: which parts, and how large."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from inference.networks.backbone import BACKBONES
+from inference.networks.fusion import FUSIONS
+from inference.networks.scale_attention import ATTENTIONS
+from inference.networks.swin import HEAD_WIDTH, SWIN_BACKBONES
+
+_CHANNEL_STEP = 8
+"""With 4 channels in channels-last layout the CPU convolutions of torch 2.15 write past their buffers in backward."""
+_MOST_EXPERTS = 16
+_MOST_INPUTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class HybridMedNetConfig:
+    """The `[network]` table."""
+
+    backbone: str = "resnet18"
+    """One of `inference.networks.backbone.BACKBONES`."""
+    width: int = 64
+    """Channels of the backbone's stem; of 'swin_…' those of its first stage, of 'hrnet' those of its finest branch."""
+    scales: tuple[float, ...] = (1.0, 0.75, 0.5)
+    """The image pyramid; one scale alone: none."""
+    attention: str = "cbam"
+    """One of `inference.networks.scale_attention.ATTENTIONS`."""
+    alignment: bool = False
+    """Whether the maps of the smaller scales are aligned with the first's before fusion."""
+    fusion: str = "adaptive"
+    """One of `inference.networks.fusion.FUSIONS`."""
+    local_global: bool = False
+    """Whether places are mixed with the image's mean features after fusion."""
+    dynamic_kernels: int = 0
+    """Expert kernels of a dynamic convolution after fusion; 0: no such convolution."""
+    experts: int = 0
+    """Experts of the classifying heads; 0: one linear layer each."""
+    inputs: int = 1
+    """2: a second, registered image is asked by cross-scale attention."""
+    checkpointing: bool = False
+    """Whether training computes the trunk twice rather than keep what its backward pass needs (Chen et al., 2016)."""
+    channels: int = 96
+    """Width of the pyramid."""
+    decoder_width: int = 48
+    dropout: float = 0.2
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, object]) -> HybridMedNetConfig:
+        """Read the table; raises ValueError naming the field that does not fit."""
+        given = {key: value for key, value in table.items() if key != "kind"}
+        if unknown := sorted(given.keys() - cls.__dataclass_fields__.keys()):
+            raise ValueError(f"network.{unknown[0]}: unknown field")
+        if isinstance(scales := given.get("scales"), list):
+            given["scales"] = tuple(scales)
+        config = cls(**given)  # type: ignore[arg-type]  # values of a TOML table; checked below
+        config.check()
+        return config
+
+    def check(self) -> None:
+        """Raise ValueError naming the field that does not fit."""
+        for field, known in (("backbone", BACKBONES), ("attention", ATTENTIONS), ("fusion", FUSIONS)):
+            if getattr(self, field) not in known:
+                raise ValueError(f"network.{field}: {getattr(self, field)!r} is none of {', '.join(known)}")
+        if not self.scales or self.scales[0] != 1 or not all(0 < scale <= 1 for scale in self.scales):
+            raise ValueError("network.scales: the first must be 1 and all within 0 and 1")
+        for field in ("width", "channels", "decoder_width"):
+            if getattr(self, field) <= 0 or getattr(self, field) % _CHANNEL_STEP:
+                raise ValueError(f"network.{field}: must be a multiple of {_CHANNEL_STEP}")
+        if self.backbone in SWIN_BACKBONES and self.width % HEAD_WIDTH:
+            raise ValueError(f"network.width: must be a multiple of {HEAD_WIDTH} for {self.backbone}")
+        for field, least in (("dynamic_kernels", 0), ("experts", 0), ("inputs", 1)):
+            most = _MOST_INPUTS if field == "inputs" else _MOST_EXPERTS
+            if not least <= getattr(self, field) <= most:
+                raise ValueError(f"network.{field}: must lie within {least} and {most}")
