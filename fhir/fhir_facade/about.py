@@ -19,3 +19,7 @@ class About:
     """When the study was made, as a FHIR date or dateTime; None where it does not say."""
     issued: str
     """When the result was made, as a FHIR instant."""
+    order: Json | None = None
+    """Reference to the ServiceRequest; None where the images name no order."""
+    institution: Json | None = None
+    """Reference to the Organization that answers for the report."""

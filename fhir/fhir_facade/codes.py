@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fhir_facade.resource import Json, clean
+from fhir_facade.resource import Json, clean, present
+from gateway.terms_zh import TERMS
 from inference.findings import Code
 
 LOCAL_SYSTEM = "urn:oid:2.25.91553202471632467992798396799953124466"
@@ -14,6 +15,7 @@ DICOM_UID = "urn:dicom:uid"
 URI = "urn:ietf:rfc:3986"
 IDENTIFIER_TYPE = "http://terminology.hl7.org/CodeSystem/v2-0203"
 
+_TRANSLATION = "http://hl7.org/fhir/StructureDefinition/translation"
 _SYSTEMS = {
     "SCT": "http://snomed.info/sct",
     "SRT": "http://snomed.info/srt",
@@ -32,10 +34,18 @@ AI_ASSERTED: Json = {
 
 
 def coding(code: Code) -> Json:
-    """Return a Coding; a scheme without a known system goes without one."""
-    system = _SYSTEMS.get(code.scheme)
-    named: Json = {"system": system} if system else {}
-    return named | {"code": code.value, "display": clean(code.meaning)}
+    """Return a Coding; a scheme without a known system goes without one, a meaning known in Chinese with it."""
+    display = clean(code.meaning)
+    said = translation(TERMS.get(display.lower(), ""))
+    return present({"system": _SYSTEMS.get(code.scheme), "code": code.value, "display": display, "_display": said})
+
+
+def translation(chinese: str) -> Json:
+    """Return what goes beside a text (R4 extension `translation`) to give it in Chinese; nothing for an empty one."""
+    if not chinese:
+        return {}
+    parts = [{"url": "lang", "valueCode": "zh"}, {"url": "content", "valueString": clean(chinese)}]
+    return {"extension": [{"url": _TRANSLATION, "extension": parts}]}
 
 
 def concept(*codes: Code, text: str | None = None) -> Json:

@@ -1,211 +1,369 @@
-"""One search parameter with its values -> a condition on `fhir_resource` (R4 search, 3.1.1.4)."""
+"""Search parameters with their values -> conditions.
+
+Criterion
+├── OnColumn    `_id`, `_lastUpdated`: columns of the resource
+├── OnIndex     a parameter of the type
+├── Chain       `patient.identifier=…`: what is referred to meets another criterion
+├── Reverse     `_has:Observation:patient:code=…`: what refers to it does
+├── Within      what belongs to one patient, or to one device
+└── Nothing     a condition that none meets
+
+A criterion is asked in two ways: which rows of the index it selects (`rows`), or whether a resource meets it
+(`holds`). The first drives a query, the second filters what another one brings.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, tzinfo
+from typing import Any
 
 import sqlalchemy as sa
 
-from fhir_facade.index import string_value, token_value
+from fhir_facade.criterion import Criterion
+from fhir_facade.index import IDENTIFIER, LONG, LONGEST_DAY, token_value
+from fhir_facade.matching import (
+    Clock,
+    Columns,
+    Condition,
+    Rows,
+    date_condition,
+    date_value,
+    first_part,
+    instant_condition,
+    one_of,
+    quantity_condition,
+    reference_condition,
+    second_part,
+    shifted,
+    split_unescaped,
+    string_condition,
+    text_condition,
+    token_condition,
+    unescape,
+)
 from fhir_facade.outcome import InvalidError, NotSupportedError
-from fhir_facade.parameters import PARAMETERS, Kind, Parameter
-from fhir_facade.timing import EARLIEST, LATEST, Period, period
+from fhir_facade.parameters import Parameter
+from fhir_facade.timing import EARLIEST
+from gateway.store.engine import UtcDateTime
 from gateway.store.tables import fhir_index, fhir_resource
 
-_PREFIXED = re.compile(r"(eq|ne|gt|lt|ge|le|sa|eb|ap)?(.*)", re.DOTALL)
-_APPROXIMATION = 0.1
-"""Share of the time that has passed since, by which 'about' may miss (R4 search, date, ap)."""
-_UNESCAPED_COMMA = re.compile(r"(?<!\\)(?:\\\\)*,")
-_ESCAPE = re.compile(r"\\([\\,|$])")
+__all__ = ["Chain", "Clock", "Criterion", "Nothing", "OnColumn", "OnIndex", "Reverse", "Within", "index_rows"]
 
-Condition = sa.ColumnElement[bool]
+_MODIFIERS: Mapping[str, frozenset[str]] = {
+    "token": frozenset({"not", "text"}),
+    "reference": frozenset({"identifier", "text"}),
+    "string": frozenset({"exact", "contains"}),
+}
+_UNIQUE = frozenset({"identifier", "series", "instance", "requisition", "group-identifier"})
+_RANKS = {"reference": 2, "string": 3, "uri": 3, "quantity": 3, "composite": 3, "token": 4, "date": 5}
+
+
+def index_rows() -> Rows:
+    """Return the index under a name of its own."""
+    return fhir_index.alias()
+
+
+def _exists(rows: Rows, *conditions: Condition) -> Condition:
+    return sa.select(sa.literal(1)).select_from(rows).where(*conditions).exists()
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
-    """What dates in a search are measured against."""
+class OnColumn(Criterion):
+    """`_id` or `_lastUpdated`."""
 
-    now: datetime
-    zone: tzinfo | None
-    """The site's zone, for dates without offset; None: that of this machine."""
-
-
-@dataclass(frozen=True, slots=True)
-class Criterion:
-    """A parameter as it was asked: `name:modifier=value,value`, perhaps over a chain."""
-
-    resource_type: str
     name: str
+    modifier: str
+    values: tuple[str, ...]
+
+    @property
+    def rank(self) -> int:
+        """Ids before all."""
+        return 0 if self.name == "_id" else 3
+
+    @property
+    def asks_resource(self) -> bool:
+        """Whether `holds` looks at the resource's own columns."""
+        return True
+
+    def holds(self, resource_pk: sa.ColumnElement[int], resource: Rows, clock: Clock) -> Condition:
+        """Return the condition on the resource's column."""
+        del resource_pk
+        if self.modifier:
+            raise NotSupportedError(f"{self.name}: the modifier :{self.modifier[:32]} is not supported")
+        if self.name == "_id":
+            return one_of(resource.c.resource_id, [unescape(value)[:128] for value in self.values])
+        return sa.or_(*(instant_condition(resource.c.last_updated, value, clock) for value in self.values))
+
+
+@dataclass(frozen=True, slots=True)
+class OnIndex(Criterion):
+    """A parameter as it was asked: `name:modifier=value,value`."""
+
+    types: tuple[str, ...]
+    parameter: Parameter
     modifier: str
     values: tuple[str, ...]
     """Each may match; still escaped."""
 
-    def condition(self, clock: Clock) -> Condition:
-        """Return the condition; InvalidError or NotSupportedError where it makes no sense."""
-        if self.name == "_id":
-            self._take_modifiers()
-            return fhir_resource.c.resource_id.in_([_unescape(value) for value in self.values])
-        if self.name == "_lastUpdated":
-            self._take_modifiers()
-            column = fhir_resource.c.last_updated
-            return sa.or_(*(_instant_condition(column, value, clock) for value in self.values))
-        if "." in self.name:
-            return self._chain(clock)
-        parameter = PARAMETERS[self.resource_type][self.name]
+    @property
+    def rank(self) -> int:
+        """Identifiers first, dates last."""
+        return 1 if self.parameter.name in _UNIQUE else _RANKS[self.parameter.kind]
+
+    @property
+    def can_drive(self) -> bool:
+        """Whether it says what is, not what is absent."""
+        return self.modifier != "not" and (self.modifier != "missing" or self.values == ("false",))
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether it is one value that rows are compared with."""
+        is_equality = self.parameter.kind in ("token", "reference", "uri") and self.modifier in ("", *self._targets)
+        is_one = len(self.values) == len(self.types) == len(self.parameter.indexed_as) == 1
+        return is_equality and is_one and not self.values[0].endswith("|")
+
+    @property
+    def _targets(self) -> tuple[str, ...]:
+        return self.parameter.targets
+
+    def rows(self, rows: Rows, clock: Clock) -> Condition | None:
+        """Return the condition on rows of the index."""
+        return sa.and_(one_of(rows.c.type, self.types), self._rows(rows, clock))
+
+    def holds(self, resource_pk: sa.ColumnElement[int], resource: Rows, clock: Clock) -> Condition:
+        """Return the condition that a resource has such a row, or none."""
+        del resource
+        other = index_rows()
+        conditions = [other.c.resource_pk == resource_pk, self._rows(other, clock)]
+        if self.is_in_order:
+            # Only then: with the type at hand SQLite would go through all rows of a range instead of the resource's.
+            conditions.append(other.c.type == self.types[0])
+        found = _exists(other, *conditions)
+        return found if self.can_drive else sa.not_(found)
+
+    def window(self, rows: Rows, clock: Clock) -> list[Condition]:
+        """Return conditions on the start of a date.
+
+        A period of more than a day may have begun long before; those have rows of a value of their own.
+        """
+        if self.parameter.kind != "date" or len(self.values) > 1 or self.modifier:
+            return []
+        prefix, (low, high) = date_value(self.values[0], clock)
+        bounds: list[Condition] = []
+        begins = {"eq": low, "ge": low, "ap": low, "gt": high, "sa": high}.get(prefix)
+        if begins is not None:
+            longer = index_rows()
+            is_long = _exists(
+                longer,
+                one_of(longer.c.type, self.types),
+                longer.c.parameter == self.parameter.indexed_as[0],
+                longer.c.value == LONG,
+            )
+            earliest = sa.literal(EARLIEST, UtcDateTime)
+            bound = sa.case((is_long, earliest), else_=sa.literal(shifted(begins, -LONGEST_DAY), UtcDateTime))
+            bounds.append(rows.c.low >= sa.select(bound).scalar_subquery())
+        ends = {"eq": high, "le": high, "ap": high, "lt": low, "eb": low}.get(prefix)
+        if ends is not None:
+            bounds.append(rows.c.low < ends)
+        return bounds
+
+    def _rows(self, rows: Rows, clock: Clock) -> Condition:
+        names = self.parameter.indexed_as
+        if self.modifier == "identifier" and self.parameter.kind == "reference":
+            names = tuple(name + IDENTIFIER for name in names)
+        named = one_of(rows.c.parameter, names)
         if self.modifier == "missing":
-            return self._missing()
-        matching = sa.or_(*(self._one(parameter, value, clock) for value in self.values))
-        found = fhir_resource.c.id.in_(_rows(self.resource_type, self.name).where(matching))
-        return sa.not_(found) if self.modifier == "not" else found
+            if self.values not in (("true",), ("false",)):
+                raise InvalidError(f"{self.parameter.name}:missing takes true or false")
+            return named
+        self._check_modifier()
+        return sa.and_(named, sa.or_(*(self._one(rows, value, clock) for value in self.values)))
 
-    def _one(self, parameter: Parameter, value: str, clock: Clock) -> Condition:
-        if parameter.kind == "token":
-            self._take_modifiers("not")
-            return _token_condition(value)
-        if parameter.kind == "reference":
-            self._take_modifiers(*parameter.targets)
-            return _reference_condition(value, (self.modifier,) if self.modifier else parameter.targets)
-        if parameter.kind == "date":
-            self._take_modifiers()
-            return _date_condition(value, clock)
-        self._take_modifiers("contains")
-        text = string_value(_unescape(value))
-        column = fhir_index.c.value
-        return column.contains(text, autoescape=True) if self.modifier else column.startswith(text, autoescape=True)
+    def _check_modifier(self) -> None:
+        known = _MODIFIERS.get(self.parameter.kind, frozenset()) | set(self._targets)
+        if self.modifier and self.modifier not in known:
+            raise NotSupportedError(f"{self.parameter.name}: the modifier :{self.modifier[:32]} is not supported")
 
-    def _missing(self) -> Condition:
-        if self.values not in (("true",), ("false",)):
-            raise InvalidError(f"{self.name}:missing takes true or false")
-        present = fhir_resource.c.id.in_(_rows(self.resource_type, self.name))
-        return present if self.values == ("false",) else sa.not_(present)
+    def _one(self, rows: Rows, value: str, clock: Clock) -> Condition:
+        kind, columns = self.parameter.kind, first_part(rows)
+        if self.modifier == "text":
+            return text_condition(rows, value)
+        if self.modifier == "identifier":
+            return token_condition(columns, value)
+        if kind == "reference":
+            return reference_condition(columns, value, (self.modifier,) if self.modifier else self._targets)
+        if kind == "composite":
+            return self._composite(rows, value, clock)
+        return _simple(kind, columns, value, self.modifier, clock)
 
-    def _chain(self, clock: Clock) -> Condition:
-        """Return the condition of `patient.identifier` and its like: resources whose referred ones match."""
-        first, _, rest = self.name.partition(".")
-        name, _, _target = first.partition(":")
-        target = chain_target(self.resource_type, first)
-        referred = Criterion(target, rest, self.modifier, self.values)
-        ids = sa.select(fhir_resource.c.resource_id).where(
-            fhir_resource.c.type == target, fhir_resource.c.is_current, referred.condition(clock)
+    def _composite(self, rows: Rows, value: str, clock: Clock) -> Condition:
+        parts = split_unescaped(value, "$", 1)
+        if len(parts) == 1:
+            raise InvalidError(f"{self.parameter.name} takes two values with $ between them")
+        code = token_condition(first_part(rows), parts[0])
+        return sa.and_(code, _simple(self.parameter.second, second_part(rows), parts[1], "", clock))
+
+
+def _simple(kind: str, columns: Columns, value: str, modifier: str, clock: Clock) -> Condition:
+    if kind == "token":
+        return token_condition(columns, value)
+    if kind == "date":
+        return date_condition(columns.rows, value, clock)
+    if kind == "quantity":
+        return quantity_condition(columns, value)
+    if kind == "uri":
+        return columns.value == token_value(unescape(value))
+    return string_condition(columns, value, modifier)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain(Criterion):
+    """`parameter.rest=…`: a resource refers to another that meets a criterion."""
+
+    types: tuple[str, ...]
+    parameter: Parameter
+    inner: tuple[tuple[str, Criterion], ...]
+    """Type that is referred to, and what it has to meet."""
+    identifiers: tuple[str, ...] = ()
+    """Of a chain to `identifier`: the values, which references may hold without leading to a resource."""
+
+    @property
+    def rank(self) -> int:
+        """As for references."""
+        return 2
+
+    def rows(self, rows: Rows, clock: Clock) -> Condition | None:
+        """Return the condition on rows of the index."""
+        return self._rows(rows, clock, [one_of(rows.c.type, self.types)])
+
+    def holds(self, resource_pk: sa.ColumnElement[int], resource: Rows, clock: Clock) -> Condition:
+        """Return the condition that a resource has such a row."""
+        del resource
+        other = index_rows()
+        return _exists(other, self._rows(other, clock, [other.c.resource_pk == resource_pk]))
+
+    def _rows(self, rows: Rows, clock: Clock, given: Sequence[Condition]) -> Condition:
+        names = self.parameter.indexed_as
+        ways = [
+            sa.and_(
+                *given,
+                one_of(rows.c.parameter, names),
+                rows.c.system == target,
+                rows.c.value.in_(_ids(target, inner, clock)),
+            )
+            for target, inner in self.inner
+        ]
+        if self.identifiers:
+            held = sa.or_(*(token_condition(first_part(rows), value) for value in self.identifiers))
+            ways.append(sa.and_(*given, one_of(rows.c.parameter, [name + IDENTIFIER for name in names]), held))
+        return sa.or_(*ways)
+
+
+@dataclass(frozen=True, slots=True)
+class Reverse(Criterion):
+    """`_has:other:parameter:rest=…`: a resource is referred to by one that meets a criterion."""
+
+    resource_type: str
+    other: str
+    parameter: Parameter
+    inner: Criterion
+
+    @property
+    def rank(self) -> int:
+        """As for references."""
+        return 2
+
+    @property
+    def asks_resource(self) -> bool:
+        """Whether `holds` looks at the resource's own columns."""
+        return True
+
+    def holds(self, resource_pk: sa.ColumnElement[int], resource: Rows, clock: Clock) -> Condition:
+        """Return the condition on the resource's id."""
+        del resource_pk
+        rows, referring = index_rows(), fhir_resource.alias()
+        ids = sa.select(rows.c.value).where(
+            rows.c.type == self.other,
+            one_of(rows.c.parameter, self.parameter.indexed_as),
+            rows.c.system == self.resource_type,
+            rows.c.resource_pk.in_(_numbers(self.other, self.inner, clock, referring)),
         )
-        ids = ids.correlate(None)  # names the table of the query around it, and must not be taken for that
-        rows = _rows(self.resource_type, name).where(fhir_index.c.system == target, fhir_index.c.value.in_(ids))
-        return fhir_resource.c.id.in_(rows)
-
-    def _take_modifiers(self, *allowed: str) -> None:
-        if self.modifier and self.modifier not in allowed:
-            raise NotSupportedError(f"{self.name}: the modifier :{self.modifier} is not supported")
+        return resource.c.resource_id.in_(ids)
 
 
-def chain_target(resource_type: str, first: str) -> str:
-    """Return the type that the first link of a chain leads to; '' where it leads nowhere or to several."""
-    name, _, target = first.partition(":")
-    parameter = PARAMETERS[resource_type].get(name)
-    if parameter is None or parameter.kind != "reference":
-        return ""
-    if target:
-        return target if target in parameter.targets else ""
-    return parameter.targets[0] if len(parameter.targets) == 1 else ""
+@dataclass(frozen=True, slots=True)
+class Within(Criterion):
+    """What belongs to a compartment: refers to its resource in one of the ways that count, or is it."""
+
+    ways: tuple[tuple[str, tuple[str, ...]], ...]
+    """Type, and the names of its index rows that count."""
+    resource_type: str
+    resource_id: str
+
+    @property
+    def rank(self) -> int:
+        """As for identifiers."""
+        return 1
+
+    @property
+    def asks_resource(self) -> bool:
+        """Whether `holds` looks at the resource's own columns."""
+        return True
+
+    def rows(self, rows: Rows, clock: Clock) -> Condition | None:
+        """Return the condition on rows of the index; None where the resource itself belongs to what is asked."""
+        del clock
+        if any(resource_type == self.resource_type for resource_type, _names in self.ways):
+            return None
+        return self._rows(rows)
+
+    def holds(self, resource_pk: sa.ColumnElement[int], resource: Rows, clock: Clock) -> Condition:
+        """Return the condition that a resource belongs to it."""
+        del clock
+        other = index_rows()
+        found = sa.select(other.c.resource_pk).where(self._rows(other))
+        is_itself = sa.and_(resource.c.type == self.resource_type, resource.c.resource_id == self.resource_id)
+        return sa.or_(is_itself, resource_pk.in_(found))
+
+    def _rows(self, rows: Rows) -> Condition:
+        leads_there = (rows.c.value == self.resource_id, rows.c.system == self.resource_type)
+        ways = (
+            sa.and_(rows.c.type == resource_type, one_of(rows.c.parameter, names), *leads_there)
+            for resource_type, names in self.ways
+            if names
+        )
+        return sa.or_(sa.false(), *ways)
 
 
-def kind_of(resource_type: str, name: str) -> Kind | None:
-    """Return the kind of a parameter of this type; None where it has none of that name."""
-    parameter = PARAMETERS[resource_type].get(name)
-    return None if parameter is None else parameter.kind
+@dataclass(frozen=True, slots=True)
+class Nothing(Criterion):
+    """Met by none."""
+
+    def holds(self, resource_pk: sa.ColumnElement[int], resource: Rows, clock: Clock) -> Condition:
+        """Return a condition that is false."""
+        del resource_pk, resource, clock
+        return sa.false()
 
 
-def split_values(text: str) -> tuple[str, ...]:
-    """Split at commas that no backslash escapes; empty parts go."""
-    parts, start = [], 0
-    for match in _UNESCAPED_COMMA.finditer(text):
-        parts.append(text[start : match.end() - 1])
-        start = match.end()
-    return tuple(part for part in (*parts, text[start:]) if part)
+def _numbers(resource_type: str, inner: Criterion, clock: Clock, resource: Rows) -> sa.Select[Any]:
+    """Return the query for the numbers of current resources of a type that meet a criterion."""
+    rows = index_rows()
+    condition = inner.rows(rows, clock) if inner.can_drive else None
+    if condition is not None:
+        return sa.select(rows.c.resource_pk).where(condition, *inner.window(rows, clock))
+    return sa.select(resource.c.id).where(
+        resource.c.type == resource_type, resource.c.is_current, inner.holds(resource.c.id, resource, clock)
+    )
 
 
-def _unescape(text: str) -> str:
-    return _ESCAPE.sub(r"\1", text)
-
-
-def _rows(resource_type: str, name: str) -> sa.Select[tuple[int]]:
-    query = sa.select(fhir_index.c.resource_pk)
-    return query.where(fhir_index.c.type == resource_type, fhir_index.c.parameter == name).correlate(None)
-
-
-def _token_condition(text: str) -> Condition:
-    """Return the condition of `code`, `|code`, `system|` and `system|code`."""
-    parts = re.split(r"(?<!\\)\|", text, maxsplit=1)
-    code = fhir_index.c.value == token_value(_unescape(parts[-1]))
-    if len(parts) == 1:
-        return code
-    system = _unescape(parts[0])
-    if not system:
-        return sa.and_(code, fhir_index.c.system.is_(None))
-    in_system = fhir_index.c.system == token_value(system)
-    return sa.and_(code, in_system) if parts[1] else in_system
-
-
-def _reference_condition(text: str, targets: Sequence[str]) -> Condition:
-    """Return the condition of `id`, `Type/id` and `https://…/Type/id`."""
-    parts = _unescape(text).split("/")
-    types = [parts[-2]] if len(parts) > 1 else list(targets)
-    return sa.and_(fhir_index.c.value == parts[-1], fhir_index.c.system.in_(types))
-
-
-def _date_condition(text: str, clock: Clock) -> Condition:
-    prefix, (low, high) = _prefixed(text, clock)
-    first, last = fhir_index.c.low, fhir_index.c.high
-    inside = sa.and_(first >= low, last <= high)
-    conditions: dict[str, Callable[[], Condition]] = {
-        "eq": lambda: inside,
-        "ne": lambda: sa.not_(inside),
-        "gt": lambda: last > high,
-        "lt": lambda: first < low,
-        "ge": lambda: sa.or_(last > high, inside),
-        "le": lambda: sa.or_(first < low, inside),
-        "sa": lambda: first >= high,
-        "eb": lambda: last <= low,
-        "ap": lambda: sa.and_(last > low, first < high),
-    }
-    return conditions[prefix]()
-
-
-def _instant_condition(column: sa.Column[datetime], text: str, clock: Clock) -> Condition:
-    prefix, (low, high) = _prefixed(text, clock)
-    conditions: dict[str, Callable[[], Condition]] = {
-        "eq": lambda: sa.and_(column >= low, column < high),
-        "ne": lambda: sa.or_(column < low, column >= high),
-        "gt": lambda: column >= high,
-        "sa": lambda: column >= high,
-        "lt": lambda: column < low,
-        "eb": lambda: column < low,
-        "ge": lambda: column >= low,
-        "le": lambda: column < high,
-        "ap": lambda: sa.and_(column >= low, column < high),
-    }
-    return conditions[prefix]()
-
-
-def _prefixed(text: str, clock: Clock) -> tuple[str, Period]:
-    match = _PREFIXED.fullmatch(_unescape(text))
-    prefix, value = (match[1] or "eq", match[2]) if match else ("eq", text)
-    try:
-        low, high = period(value, clock.zone)
-    except (ValueError, OverflowError):
-        raise InvalidError(
-            "a date is written as in 2024-05-01 or 2024-05-01T09:30:00+02:00, with a prefix or none"
-        ) from None
-    if prefix == "ap":
-        margin = abs(clock.now - low) * _APPROXIMATION
-        low, high = _shifted(low, -margin), _shifted(high, margin)
-    return prefix, (low, high)
-
-
-def _shifted(moment: datetime, by: timedelta) -> datetime:
-    try:
-        return moment + by
-    except OverflowError:
-        return LATEST if by > timedelta() else EARLIEST
+def _ids(resource_type: str, inner: Criterion, clock: Clock) -> sa.Select[Any]:
+    """Return the query for the ids of current resources of a type that meet a criterion."""
+    resource, rows = fhir_resource.alias(), index_rows()
+    condition = inner.rows(rows, clock) if inner.can_drive else None
+    if condition is not None:
+        joined = sa.join(rows, resource, resource.c.id == rows.c.resource_pk)
+        return sa.select(resource.c.resource_id).select_from(joined).where(condition, *inner.window(rows, clock))
+    return sa.select(resource.c.resource_id).where(
+        resource.c.type == resource_type, resource.c.is_current, inner.holds(resource.c.id, resource, clock)
+    )

@@ -1,4 +1,4 @@
-"""What made and what wrote the results -> Device."""
+"""The algorithm that made the results -> Device."""
 
 from __future__ import annotations
 
@@ -35,20 +35,3 @@ def algorithm_resource(algorithm: Algorithm, ids: ResourceIds) -> Json:
             "property": [digest],
         }
     )
-
-
-def gateway_id(ids: ResourceIds) -> str:
-    """Return the resource id of this installation; it stays over its versions."""
-    return ids.make("Device", "gateway")
-
-
-def gateway_resource(version: str, ids: ResourceIds) -> Json:
-    """Return this gateway."""
-    return {
-        "resourceType": "Device",
-        "id": gateway_id(ids),
-        "status": "active",
-        "deviceName": [{"name": "HybridMed Gateway", "type": "model-name"}],
-        "type": {"text": "Imaging AI gateway"},
-        "version": [{"type": {"text": "software"}, "value": version}],
-    }

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fhir_facade.about import About
-from fhir_facade.codes import AI_ASSERTED, DICOM_UID, URI, concept, urn_oid
-from fhir_facade.imaging_study import accession_identifier
-from fhir_facade.observation import number, percent
+from fhir_facade.codes import AI_ASSERTED, DICOM_UID, URI, concept, translation, urn_oid
 from fhir_facade.resource import Json, clean, present, reference
-from fhir_facade.standing import UNVERIFIED, Standing, practitioner
+from fhir_facade.standing import Standing, practitioner
 from gateway.report.fhir_input import FhirInput
+from gateway.report.wording import CHINESE, ENGLISH, conclusion
 from gateway.store.studies import SeriesRow
-from inference.findings import Code, Findings, NotEvaluable, Outcome, Segment
+from inference.findings import Code, Findings, Outcome
 
 _RADIOLOGY: Json = {
     "coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0074", "code": "RAD", "display": "Radiology"}]
@@ -37,11 +36,25 @@ _BY_MODALITY = {
     "DX": _XR,
 }
 _ANY_STUDY = Code("18748-4", "LN", "Diagnostic imaging study")
-_SHOWN_PER_SEGMENT = 3
 
 
-def diagnostic_report_resource(
-    finished: FhirInput, report_id: str, about: About, observations: Sequence[Json], standing: Standing
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What a report carries for people."""
+
+    forms: Sequence[Json] = ()
+    """Attachments: the report as HTML and PDF."""
+    media: Sequence[Json] = ()
+    """Links to the pictures, with what they show."""
+
+
+def diagnostic_report_resource(  # noqa: PLR0913, PLR0917 # all that a report holds together
+    finished: FhirInput,
+    report_id: str,
+    about: About,
+    observations: Sequence[Json],
+    standing: Standing,
+    attached: Attached,
 ) -> Json:
     """Return the DiagnosticReport.
 
@@ -53,30 +66,40 @@ def diagnostic_report_resource(
         The resources that the report holds together.
     standing
         What persons said: decides the status (`fhir_facade.standing`).
+    attached
+        Documents and pictures; of what was withdrawn no picture is shown.
     """
-    order = accession_identifier(finished.study)
     word = standing.now
     is_withdrawn = word is not None and word.action == "reject"
     # What was withdrawn says no more than that: who shows a conclusion must not show the rejected one.
     shown = () if is_withdrawn else finished.outcomes
+    said, chinese = (
+        clean(conclusion(shown, standing.sentences(wording), standing.corrections, wording))
+        for wording in (ENGLISH, CHINESE)
+    )
     return present(
         {
             "resourceType": "DiagnosticReport",
             "id": report_id,
             "meta": {"security": [AI_ASSERTED]},
+            "language": ENGLISH.tag,
             "identifier": _identifiers(finished),
-            "basedOn": [{"type": "ServiceRequest", "identifier": order}] if order else None,
+            "basedOn": [about.order] if about.order else None,
             "status": standing.report_status,
             "category": [_RADIOLOGY],
             "code": report_code(finished.series, finished.outcomes),
             "subject": about.subject,
             "effectiveDateTime": about.effective,
             "issued": about.issued,
+            "performer": [about.institution] if about.institution else None,
             "resultsInterpreter": [practitioner(word.who)] if word is not None and not is_withdrawn else None,
             "result": [reference("Observation", each["id"]) for each in observations],
             "imagingStudy": [about.imaging_study],
-            "conclusion": conclusion(shown, standing.sentences(), standing.corrections),
+            "media": [] if is_withdrawn else list(attached.media),
+            "conclusion": said,
+            "_conclusion": translation(chinese),
             "conclusionCode": _conclusion_codes(shown),
+            "presentedForm": list(attached.forms),
         }
     )
 
@@ -94,57 +117,10 @@ def report_code(series: Sequence[SeriesRow], outcomes: Sequence[Outcome]) -> Jso
     return concept(next((code for code in codes if code is not None), _ANY_STUDY))
 
 
-def conclusion(
-    outcomes: Sequence[Outcome],
-    closing: Sequence[str] = (UNVERIFIED,),
-    corrected: Collection[tuple[int, str]] = (),
-) -> str:
-    """Return the result in words: the answers, the measurements, or why there are none; and whether it is verified.
-
-    Parameters
-    ----------
-    closing
-        Sentences on who verified it.
-    corrected
-        Ordinal and tracking identifier of the answers that are a person's: the algorithm's probability is not theirs.
-    """
-    sentences = [
-        sentence
-        for ordinal, outcome in enumerate(outcomes)
-        for sentence in _sentences(outcome, {name for number, name in corrected if number == ordinal})
-    ]
-    return clean("\n".join([*dict.fromkeys(sentences), *closing]))
-
-
 def _identifiers(finished: FhirInput) -> list[Json]:
     reports = (each for each in finished.artefacts if each.kind.startswith("sr-") and not each.variant)
     uids = [{"system": DICOM_UID, "value": urn_oid(each.sop_instance_uid)} for each in reports if each.sop_instance_uid]
     return [*uids, {"system": URI, "value": f"urn:uuid:{finished.job.job_id}"}]
-
-
-def _sentences(outcome: Outcome, corrected: Collection[str]) -> Iterable[str]:
-    name = f"{outcome.algorithm.name} {outcome.algorithm.version}"
-    if isinstance(outcome, NotEvaluable):
-        yield f"{name}: not evaluable: {outcome.reason}"
-        return
-    if outcome.findings:
-        answers = (
-            f"{each.answer.code.meaning} "
-            + ("(corrected)" if each.tracking_id in corrected else f"({percent(each.answer.probability):.0f} %)")
-            for each in outcome.findings
-        )
-        yield f"{name}: {', '.join(answers)}."
-    for segment in outcome.segments:
-        if segment.measurements:
-            yield f"{name}: {segment.label}: {_measured(segment)}."
-    if not outcome.findings and not any(segment.measurements for segment in outcome.segments):
-        yield f"{name}: nothing found."
-
-
-def _measured(segment: Segment) -> str:
-    finite = [each for each in segment.measurements if math.isfinite(each.value)]
-    shown = (f"{each.quantity.meaning} {number(each.value)} {each.unit.value}" for each in finite[:_SHOWN_PER_SEGMENT])
-    return ", ".join(shown) or "no value is a number"
 
 
 def _conclusion_codes(outcomes: Sequence[Outcome]) -> list[Json]:

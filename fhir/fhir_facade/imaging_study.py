@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import tzinfo
 
 from fhir_facade.codes import DCM, DICOM_UID, IDENTIFIER_TYPE, urn_oid
@@ -51,13 +52,32 @@ def modalities(series: Sequence[SeriesRow]) -> list[str]:
     return sorted({_code(each.modality) for each in series if not each.is_own} - {""})
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an ImagingStudy refers to besides its patient."""
+
+    order: Json | None = None
+    """Reference to the ServiceRequest."""
+    endpoints: Sequence[Json] = ()
+    """References to where the images are."""
+    procedure: Json | None = None
+    """CodeableConcept of what was ordered."""
+
+
+_ALONE = Surroundings()
+
+
 def imaging_study_resource(
-    study: StudyRow, series: Sequence[SeriesRow], ids: ResourceIds, zone: tzinfo | None = None
+    study: StudyRow,
+    series: Sequence[SeriesRow],
+    ids: ResourceIds,
+    zone: tzinfo | None = None,
+    around: Surroundings = _ALONE,
 ) -> Json:
     """Return the ImagingStudy."""
     sent = [each for each in series if not each.is_own]
     accession = accession_identifier(study)
-    referrer = _person(study.referring_physician)
+    referrer = person_text(study.referring_physician)
     return present(
         {
             "resourceType": "ImagingStudy",
@@ -70,9 +90,12 @@ def imaging_study_resource(
             "modality": [_modality(name) for name in modalities(series)],
             "subject": patient_reference(study, ids),
             "started": started(study, zone),
+            "basedOn": [around.order] if around.order else None,
             "referrer": {"display": referrer} if referrer else None,
+            "endpoint": list(around.endpoints),
             "numberOfSeries": len(sent),
             "numberOfInstances": sum(each.instance_count for each in sent),
+            "procedureCode": [around.procedure] if around.procedure else None,
             "description": clean(study.study_description),
             "series": [_series(study, each, zone) for each in sent],
         }
@@ -104,6 +127,6 @@ def _modality(name: str) -> Json:
     return {"system": DCM, "code": name}
 
 
-def _person(person_name: str) -> str:
+def person_text(person_name: str) -> str:
     """Return the first component group of a person name as text."""
     return " ".join(part for part in clean(person_name).split("=")[0].split("^") if part.strip())

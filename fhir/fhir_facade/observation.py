@@ -1,16 +1,16 @@
 """Findings and measurements -> Observation: one for each level of the hierarchy, one for each measurement.
 
-Identifiers are the Tracking UIDs of the SR, so that a value can be followed from FHIR into DICOM. An Observation is
-`preliminary` here: `standing.py` gives it the status that follows from what persons said. What a new revision no longer
-says is withdrawn (`entered-in-error`), never removed.
+A finding has the findings of the level below as its members, a segment's group its measurements. Identifiers are the
+Tracking UIDs of the SR, so that a value can be followed from FHIR into DICOM. An Observation is `preliminary` here:
+`standing.py` gives it the status that follows from what persons said. What a new revision no longer says is withdrawn
+(`entered-in-error`), never removed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from fhir_facade.about import About
 from fhir_facade.codes import AI_ASSERTED, DICOM_UID, LOCAL_SYSTEM, UCUM, coding, concept, urn_oid
@@ -18,16 +18,24 @@ from fhir_facade.identity import ResourceIds
 from fhir_facade.resource import Json, clean, present, reference
 from gateway.report import outcome_role
 from gateway.report.assignment import Assignment, derived_uid
+from gateway.report.figures import number, percent, spread
+from gateway.report.wording import label_set_words
 from inference.findings import ClassProbability, Code, Finding, Measurement, NotEvaluable, Outcome, Segment
 
 _CATEGORY: Json = {
     "coding": [{"system": "http://terminology.hl7.org/CodeSystem/observation-category", "code": "imaging"}]
 }
+_OBJECTS = {
+    "seg": "DICOM Segmentation",
+    "sr-findings": "DICOM SR with the findings",
+    "sr-measurements": "DICOM SR with the measurements",
+}
 _ABSENT = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 _EVALUABILITY = Code("evaluability", "99HYBRIDMED", "Evaluability")
-_SIGNIFICANT_DIGITS = 5
-_PERCENT_DECIMALS = 4
-"""As in the SR."""
+_GROUP = Code("125007", "DCM", "Measurement Group")
+_UNCERTAINTY = Code("uncertainty", "99HYBRIDMED", "Uncertainty")
+_UNCERTAINTY_TEXT = "Uncertainty: spread of the classes' probabilities, 0 % certain, 100 % undecided"
+_LABEL_SET = Code("label-set", "99HYBRIDMED", "Classes that hold the true one, with a stated coverage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,8 @@ class Setting:
     about: About
     device: Json
     """Reference to the algorithm."""
+    objects: Mapping[str, str] = field(default_factory=dict)
+    """Kind -> SOP Instance UID of the DICOM results of the outcome: 'seg', 'sr-findings', 'sr-measurements'."""
 
     def observation_id(self, *parts: str) -> str:
         """Return the id of the Observation that these parts name within the outcome."""
@@ -67,19 +77,6 @@ def withdrawn(content: Json) -> Json:
     return content | {"status": "entered-in-error"}
 
 
-def number(value: float) -> Decimal:
-    """Return a measured value with five significant digits, and never fewer than its whole ones."""
-    if value == 0:
-        return Decimal(0)
-    decimals = max(0, _SIGNIFICANT_DIGITS - 1 - math.floor(math.log10(abs(value))))
-    return Decimal(f"{value:.{decimals}f}")
-
-
-def percent(probability: float) -> Decimal:
-    """Return a probability in percent, as the SR gives it."""
-    return Decimal(f"{100 * probability:.{_PERCENT_DECIMALS}f}")
-
-
 def _base(setting: Setting, tracking_id: str, parts: Sequence[str]) -> Json:
     return {
         "resourceType": "Observation",
@@ -96,6 +93,19 @@ def _base(setting: Setting, tracking_id: str, parts: Sequence[str]) -> Json:
     }
 
 
+def _dicom(setting: Setting, *kinds: str) -> list[Json]:
+    """Return logical references to those of the DICOM results that are there: by SOP Instance UID."""
+    return [
+        {
+            "type": "DocumentReference",
+            "identifier": {"system": DICOM_UID, "value": urn_oid(setting.objects[kind])},
+            "display": _OBJECTS[kind],
+        }
+        for kind in kinds
+        if kind in setting.objects
+    ]
+
+
 def _finding(finding: Finding, all_findings: Sequence[Finding], setting: Setting) -> Json:
     children = [each.tracking_id for each in all_findings if each.parent_id == finding.tracking_id]
     parents = [finding.parent_id] if finding.parent_id is not None else []
@@ -103,9 +113,17 @@ def _finding(finding: Finding, all_findings: Sequence[Finding], setting: Setting
         "code": concept(finding.question),
         "valueCodeableConcept": concept(finding.answer.code),
         "bodySite": concept(finding.site) if finding.site else None,
-        "component": [_probability(finding, each) for each in finding.alternatives],
+        "component": [
+            *(_probability(finding, each) for each in finding.alternatives),
+            *_uncertainty(finding),
+            *_label_set(finding),
+        ],
         "hasMember": [_finding_reference(child, setting) for child in children],
-        "derivedFrom": [setting.about.imaging_study, *(_finding_reference(parent, setting) for parent in parents)],
+        "derivedFrom": [
+            setting.about.imaging_study,
+            *_dicom(setting, "sr-findings"),
+            *(_finding_reference(parent, setting) for parent in parents),
+        ],
     }
     return present(content)
 
@@ -132,17 +150,46 @@ def _probability(finding: Finding, each: ClassProbability) -> Json:
     }
 
 
+def _uncertainty(finding: Finding) -> list[Json]:
+    """Return the component that tells how undecided the algorithm is; none where there is but one class."""
+    share = spread([each.probability for each in finding.alternatives])
+    if share is None:
+        return []
+    return [
+        {
+            "code": concept(_UNCERTAINTY, text=_UNCERTAINTY_TEXT),
+            "valueQuantity": {"value": percent(share), "unit": "%", "system": UCUM, "code": "%"},
+        }
+    ]
+
+
+def _label_set(finding: Finding) -> list[Json]:
+    """Return the component that names the classes among which the true one is; none where no coverage is stated."""
+    said = label_set_words(finding)
+    return [] if said is None else [{"code": concept(_LABEL_SET), "valueString": clean(said)}]
+
+
 def _slug(name: str) -> str:
     return "-".join(clean(name).lower().split())
 
 
 def _measurements(segment: Segment, setting: Setting) -> Iterator[Json]:
-    site = concept(segment.type, text=segment.label)
+    """Yield the group of a segment, then its measurements; nothing for a segment that was not measured."""
+    if not segment.measurements:
+        return
+    site = concept(segment.type, *([segment.laterality] if segment.laterality else []), text=segment.label)
+    derived = [setting.about.imaging_study, *_dicom(setting, "seg", "sr-measurements")]
+    members = []
     for measurement in segment.measurements:
         quantity = measurement.quantity
         parts = ("measurement", segment.tracking_id, quantity.scheme, quantity.value)
-        content = _base(setting, segment.tracking_id, parts) | {"code": concept(quantity), "bodySite": site}
-        yield present(content | _value(measurement))
+        content = _base(setting, segment.tracking_id, parts)
+        content |= {"code": concept(quantity), "bodySite": site, "derivedFrom": derived}
+        members.append(present(content | _value(measurement)))
+    group = _base(setting, segment.tracking_id, ("group", segment.tracking_id))
+    group |= {"code": concept(_GROUP), "bodySite": site, "derivedFrom": derived}
+    yield present(group | {"hasMember": [reference("Observation", each["id"]) for each in members]})
+    yield from members
 
 
 def _value(measurement: Measurement) -> Json:

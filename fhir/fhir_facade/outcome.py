@@ -6,6 +6,7 @@ FhirError
 ├── TooCostlyError        400 too-costly
 ├── UnknownTypeError      404 not-supported
 ├── UnknownResourceError  404 not-found
+├── GoneError             410 deleted
 ├── NotAcceptableError    406 not-supported
 ├── TooLongError          413 too-long
 └── MediaTypeError        415 not-supported
@@ -63,6 +64,13 @@ class UnknownResourceError(FhirError):
 
     status = 404
     code = "not-found"
+
+
+class GoneError(FhirError):
+    """A resource that was deleted."""
+
+    status = 410
+    code = "deleted"
 
 
 class NotAcceptableError(FhirError):

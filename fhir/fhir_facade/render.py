@@ -3,39 +3,41 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
-from typing import Any
+from pathlib import Path
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-import gateway
+from fhir_facade import current
 from fhir_facade.about import About
+from fhir_facade.attachment import attachment
 from fhir_facade.codes import DCM
-from fhir_facade.device import algorithm_id, algorithm_reference, algorithm_resource, gateway_id, gateway_resource
-from fhir_facade.diagnostic_report import diagnostic_report_resource
+from fhir_facade.demographics import Patients
+from fhir_facade.device import algorithm_id, algorithm_reference, algorithm_resource
+from fhir_facade.diagnostic_report import Attached, diagnostic_report_resource
+from fhir_facade.gateway_device import gateway_id
 from fhir_facade.identity import ResourceIds
-from fhir_facade.imaging_study import (
-    imaging_study_reference,
-    imaging_study_resource,
-    modalities,
-    started,
-)
-from fhir_facade.index import index_entries, token_value
-from fhir_facade.observation import Setting, observations, withdrawn
-from fhir_facade.patient import patient_id, patient_reference, patient_resource
-from fhir_facade.provenance import Role, provenance_resource
-from fhir_facade.resource import Json, encode, parse, reference
-from fhir_facade.standing import Standing, organisation, practitioner
-from fhir_facade.timing import instant
+from fhir_facade.imaging_study import modalities
+from fhir_facade.index import token_value
+from fhir_facade.media import Pictured, media_link, media_resource, pictures_of
+from fhir_facade.observation import Setting, observations
+from fhir_facade.patient import patient_id
+from fhir_facade.provenance import Activity, Role, provenance_resource
+from fhir_facade.resource import Json, reference
+from fhir_facade.shared import Premises
+from fhir_facade.site import UNKNOWN_SITE, Site
+from fhir_facade.standing import organisation, practitioner
+from fhir_facade.version import new_version
 from gateway.report.fhir_input import FhirInput
-from gateway.store.results import FhirVersion, IndexEntry
-from gateway.store.tables import fhir_resource, job
-from gateway.store.verifications import words_before
-from gateway.verification.verdict import read_verification
+from gateway.store.results import FhirVersion, IndexEntry, NewArtefact
 from inference.findings import Findings, Outcome
+
+_OF_STUDY = frozenset({"DiagnosticReport", "Observation", "ImagingStudy", "Media", "Provenance", "ServiceRequest"})
+_DOCUMENT = "document-"
+_TITLES = {"en": "AI report, not for diagnosis", "zh": "AI 报告,不用于诊断"}
+_OBJECTS = ("seg", "sr-findings", "sr-measurements")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,55 +50,103 @@ class FhirRenderer:
         The installation's ids (`fhir_facade.identity.installation_ids`).
     zone
         The site's zone, for studies without an offset; None: that of this machine.
+    site
+        Addresses and institution.
+    data_dir
+        Where result files lie, for their hashes; None: attachments have none.
     """
 
     ids: ResourceIds
     zone: tzinfo | None = None
+    site: Site = UNKNOWN_SITE
+    data_dir: Path | None = None
 
     def __call__(self, connection: Connection, finished: FhirInput, /) -> Sequence[FhirVersion]:
         """Return the resources as they should stand from now on."""
         about = self._about(finished)
         report_id = self.ids.make("DiagnosticReport", finished.study.study_instance_uid, finished.job.bundle)
-        standing = _standing(connection, finished)
-        keys, statuses = self._finding_keys(finished, about), _statuses(connection, finished)
+        standing = current.standing_of(connection, finished)
+        keys, statuses = self._finding_keys(finished, about), current.statuses(connection, finished)
+        objects = current.objects_of(connection, finished)
         found = [
             standing.observation(each, keys.get(each["id"]), statuses.get(each["id"]))
-            for each in self._observations(finished, about)
+            for each in self._observations(finished, about, objects)
         ]
-        report = diagnostic_report_resource(finished, report_id, about, found, standing)
-        replaced = _current_version(connection, report_id) if finished.replaces else None
+        earlier = current.current_report(connection, report_id) or {}
+        media = self._media(finished, about)
+        links = [media_link(each["id"], picture) for each, picture in media]
+        if not links and _leaves_segments(finished):
+            # A person's word draws no picture anew where nothing was removed: those that stand are true.
+            links = earlier.get("media", [])
+        attached = Attached(forms=self._forms(finished, about), media=links)
+        report = diagnostic_report_resource(finished, report_id, about, found, standing, attached)
+        replaced = _version_of(earlier) if finished.replaces and earlier else None
         # A verification says nothing new of patient, images and devices.
-        shared = self._shared(finished) if finished.verification is None else ()
+        rendered = self._shared(finished) if finished.verification is None else ()
+        shared = Patients(self.ids).beside_images(connection, rendered, finished.study, finished.now)
         provenance = self._provenance(finished, about, [report, *found], replaced)
+        kept = {each["id"] for each in found} | {
+            each["link"]["reference"].removeprefix("Media/") for each in report.get("media", ())
+        }
         extra = _modality_entries(finished)
+        pictures = [content for content, _ in media if content["id"] in kept]
         return [
-            *(self._version(content, finished) for content in shared),
+            *(self._version(content, finished) for content in (*shared, *pictures)),
             *(self._version(content, finished, extra) for content in (*found, report)),
-            *(self._version(content, finished, extra) for content in _withdrawn(connection, finished, found)),
+            *(self._version(each, finished, extra) for each in current.withdrawn_of(connection, finished, kept)),
             self._version(provenance, finished, [_patient_entry(finished, self.ids)]),
         ]
 
+    @property
+    def _premises(self) -> Premises:
+        return Premises(self.ids, self.zone, self.site)
+
     def _shared(self, finished: FhirInput) -> Iterator[Json]:
         """Yield the resources that other jobs have too; where they did not change, the store leaves them be."""
-        yield patient_resource(finished.study, self.ids)
-        yield imaging_study_resource(finished.study, finished.series, self.ids, self.zone)
-        yield gateway_resource(gateway.__version__, self.ids)
+        yield from self._premises.resources(finished.study, finished.series, finished.order)
         algorithms = {algorithm_id(each.algorithm, self.ids): each.algorithm for each in finished.outcomes}
         for algorithm in algorithms.values():
             yield algorithm_resource(algorithm, self.ids)
 
     def _about(self, finished: FhirInput) -> About:
-        return About(
-            subject=patient_reference(finished.study, self.ids),
-            imaging_study=imaging_study_reference(finished.study, self.ids),
-            effective=started(finished.study, self.zone),
-            issued=instant(finished.now),
-        )
+        return self._premises.about(finished.study, finished.order, finished.now)
 
-    def _observations(self, finished: FhirInput, about: About) -> list[Json]:
+    def _read(self, artefact: NewArtefact) -> bytes | None:
+        if self.data_dir is None:
+            return None
+        try:
+            return (self.data_dir / artefact.path).read_bytes()
+        except OSError:
+            return None
+
+    def _forms(self, finished: FhirInput, about: About) -> list[Json]:
+        """Return the documents as attachments."""
+        documents = [each for each in finished.artefacts if each.kind.startswith(_DOCUMENT)]
+        return [
+            attachment(
+                finished.job.job_id,
+                each,
+                self._read,
+                title=_TITLES.get(each.kind.rpartition("-")[2], _TITLES["en"]),
+                created=about.issued,
+            )
+            for each in documents
+        ]
+
+    def _media(self, finished: FhirInput, about: About) -> list[tuple[Json, NewArtefact]]:
+        """Return the pictures, each with the file that holds it."""
+        devices = [algorithm_reference(each.algorithm, self.ids) for each in finished.outcomes]
+        shared = Pictured(finished, about, devices, self._read)
+        study, bundle = finished.study.study_instance_uid, finished.job.bundle
+        return [
+            (media_resource(self.ids.make("Media", study, bundle, str(each.ordinal), each.kind), each, shared), each)
+            for each in pictures_of(finished)
+        ]
+
+    def _observations(self, finished: FhirInput, about: About, objects: Sequence[NewArtefact]) -> list[Json]:
         return [
             content
-            for outcome, setting in self._settings(finished, about)
+            for outcome, setting in self._settings(finished, about, objects)
             for content in observations(outcome, setting)
         ]
 
@@ -109,7 +159,9 @@ class FhirRenderer:
             for each in outcome.findings
         }
 
-    def _settings(self, finished: FhirInput, about: About) -> Iterator[tuple[Outcome, Setting]]:
+    def _settings(
+        self, finished: FhirInput, about: About, objects: Sequence[NewArtefact] = ()
+    ) -> Iterator[tuple[Outcome, Setting]]:
         seen: Counter[str] = Counter()
         for ordinal, outcome in enumerate(finished.outcomes):
             series = outcome.series_instance_uid or ""
@@ -122,6 +174,7 @@ class FhirRenderer:
                     subject_key=(finished.study.study_instance_uid, finished.job.bundle, series, str(seen[series])),
                     about=about,
                     device=algorithm_reference(outcome.algorithm, self.ids),
+                    objects=_uids(objects, ordinal),
                 ),
             )
             seen[series] += 1
@@ -141,17 +194,14 @@ class FhirRenderer:
             [reference(each["resourceType"], each["id"]) for each in targets],
             agents,
             replaced,
+            _activity(finished),
+            list(dict.fromkeys(each.series_instance_uid for each in finished.outcomes if each.series_instance_uid)),
         )
 
     def _version(self, content: Json, finished: FhirInput, extra: Sequence[IndexEntry] = ()) -> FhirVersion:
-        is_of_study = content["resourceType"] not in {"Patient", "Device"}
-        return FhirVersion(
-            type=content["resourceType"],
-            resource_id=content["id"],
-            study_instance_uid=finished.study.study_instance_uid if is_of_study else None,
-            body=encode(content),
-            index=index_entries(content, self.zone, extra),
-        )
+        is_of_study = content["resourceType"] in _OF_STUDY
+        uid = finished.study.study_instance_uid if is_of_study else None
+        return new_version(content, self.zone, uid, extra)
 
 
 def _modality_entries(finished: FhirInput) -> list[IndexEntry]:
@@ -165,52 +215,27 @@ def _patient_entry(finished: FhirInput, ids: ResourceIds) -> IndexEntry:
     return IndexEntry("patient", system="Patient", value=patient_id(finished.study, ids))
 
 
-def _standing(connection: Connection, finished: FhirInput) -> Standing:
-    """Return what persons said up to now of this study and bundle."""
-    job_done = finished.job
-    words = words_before(connection, finished.study.study_instance_uid, job_done.bundle, job_done.revision)
-    before = [None if word is None else read_verification(word) for word in words]
-    if finished.replaces and not before:
-        before = [None]
-    return Standing(finished.verification, before)
+def _leaves_segments(finished: FhirInput) -> bool:
+    """Say whether this is a person's word that removes no segment."""
+    word = finished.verification
+    return word is not None and not any(each.get("is_removed") for each in word.corrections)
 
 
-def _statuses(connection: Connection, finished: FhirInput) -> dict[str, str]:
-    """Return the status that each Observation of earlier revisions has now."""
-    return {row.resource_id: parse(row.body)["status"] for row in connection.execute(_observations_of(finished))}
+def _version_of(report: Json) -> Json:
+    return {"reference": f"DiagnosticReport/{report['id']}/_history/{report['meta']['versionId']}"}
 
 
-def _observations_of(finished: FhirInput) -> sa.Select[Any]:
-    """Return the query for the current Observations of a study and bundle."""
-    return (
-        sa.select(fhir_resource.c.resource_id, fhir_resource.c.body)
-        .join(job, job.c.id == fhir_resource.c.job_id)
-        .where(
-            fhir_resource.c.type == "Observation",
-            fhir_resource.c.is_current,
-            fhir_resource.c.study_instance_uid == finished.study.study_instance_uid,
-            job.c.bundle == finished.job.bundle,
-        )
-        .order_by(fhir_resource.c.id)
-    )
+def _activity(finished: FhirInput) -> Activity:
+    word = finished.verification
+    if word is not None and word.action == "reject":
+        return "NULLIFY"
+    return "UPDATE" if word is not None or finished.replaces else "CREATE"
 
 
-def _current_version(connection: Connection, report_id: str) -> Json | None:
-    """Return a reference to the version of the report that stands now."""
-    query = sa.select(fhir_resource.c.version).where(
-        fhir_resource.c.type == "DiagnosticReport",
-        fhir_resource.c.resource_id == report_id,
-        fhir_resource.c.is_current,
-    )
-    version = connection.scalar(query)
-    if version is None:
-        return None
-    return {"reference": f"DiagnosticReport/{report_id}/_history/{version}"}
-
-
-def _withdrawn(connection: Connection, finished: FhirInput, found: Sequence[Json]) -> Iterator[Json]:
-    """Yield the Observations of earlier revisions that this one no longer makes."""
-    kept = {content["id"] for content in found}
-    for row in connection.execute(_observations_of(finished)):
-        if row.resource_id not in kept:
-            yield withdrawn(parse(row.body))
+def _uids(objects: Sequence[NewArtefact], ordinal: int) -> Mapping[str, str]:
+    """Return the SOP Instance UIDs of an outcome's DICOM results by kind, the newest of each."""
+    return {
+        each.kind: each.sop_instance_uid
+        for each in objects
+        if each.ordinal == ordinal and each.kind in _OBJECTS and not each.variant and each.sop_instance_uid
+    }

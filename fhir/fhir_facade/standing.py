@@ -20,17 +20,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from fhir_facade.codes import AI_ASSERTED
-from fhir_facade.observation import percent
 from fhir_facade.resource import Json, clean, present
 from fhir_facade.timing import instant
+from gateway.report.figures import percent
+from gateway.report.wording import ENGLISH, Key, Wording, closing_sentences
 from gateway.verification.verdict import Observer, Verification
 
-UNVERIFIED = "Result of an algorithm, not verified by a person."
 _CLINICIAN_ASSERTED: Json = AI_ASSERTED | {"code": "CLINAST", "display": "clinician asserted"}
 _RELEASED = frozenset({"final", "amended", "corrected"})
-_SAID = {"accept": "verified and accepted", "correct": "verified and corrected", "reject": "rejected"}
-Key = tuple[int, str]
-"""Ordinal of the outcome and tracking identifier of the finding."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,12 +87,9 @@ class Standing:
         noted = {"meta": {"security": [AI_ASSERTED, _CLINICIAN_ASSERTED]}, "note": [_note(correction)]}
         return content | named | noted
 
-    def sentences(self) -> list[str]:
+    def sentences(self, wording: Wording = ENGLISH) -> list[str]:
         """Return what the conclusion says of verification."""
-        if self.now is None:
-            earlier = self._last_word
-            return [*([_told(earlier, "An earlier result was")] if earlier else []), UNVERIFIED]
-        return [_told(self.now, "Result of an algorithm,")]
+        return closing_sentences(self.now, self._last_word, wording)
 
     @property
     def _said_of_this(self) -> list[Verification]:
@@ -148,9 +142,3 @@ def _note(correction: Mapping[str, Any]) -> Json:
         "time": instant(word.verified_at),
         "text": clean(said + probability),
     }
-
-
-def _told(word: Verification, beginning: str) -> str:
-    day = word.verified_at.date().isoformat()
-    told = f"{beginning} {_SAID[word.action]} by {word.who.display}, {word.organisation}, {day}."
-    return f"{told} Comment: {word.comment}" if word.comment else told

@@ -11,6 +11,9 @@ image_library.py  the images that hold findings
 sr.py             Comprehensive 3D SR, TID 1500
 seg.py            Segmentation
 picture.py        overlay pictures for people: PNG
+document/         the report as HTML and PDF for people, in English and Chinese; fonts/  what the PDF embeds
+wording.py        a result in words, in both languages; figures.py  how values are written
+order.py          what images say of their order and institution
 heatmap.py        Grad-CAM as Secondary Capture
 render.py         all of the above for one outcome
 verified.py       a report that a person verified, made from the stored one; verified_seg.py,

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 
 from gateway.job import Claim
 from gateway.report.assignment import Assignment
+from gateway.report.order import NO_ORDER, ImagingOrder
 from gateway.store.results import FhirVersion, NewArtefact
 from gateway.store.studies import InstanceRow, SeriesRow, StudyRow
 from gateway.verification.verdict import Verification
@@ -35,13 +36,15 @@ class FhirInput:
     outcomes: Sequence[Outcome]
     """What the model said; the position in it is the `ordinal` of the artefacts."""
     artefacts: Sequence[NewArtefact]
-    """DICOM objects and pictures, of every variant; variant '' is the one served here."""
+    """DICOM objects, pictures and documents, of every variant; variant '' is the one served here."""
     pictures: Sequence[Mapping[str, bytes]]
     """For each outcome its PNG pictures by name."""
     now: datetime
     """Aware; the time of the commit."""
     replaces: bool
     """Whether an earlier revision of this study and bundle is done: the reports become `amended`."""
+    order: ImagingOrder = NO_ORDER
+    """What the images say of order and institution."""
     verification: Verification | None = None
     """What a person said, where that is what made this revision; `outcomes` are then as the person left them."""
 

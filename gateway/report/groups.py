@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from gateway.report.equipment import concept, identification
 from gateway.report.identity import Rendering, own_text
 from gateway.report.seg import segment_frame
+from gateway.report.wording import label_set_words
 from inference.findings import Finding, Findings, Measurement, NotEvaluable, Segment
 
 _PROBABILITY = hd.sr.CodedConcept("122157", "DCM", "Probability")
@@ -46,7 +47,8 @@ def finding_groups(
     """Return one TID 1501 group per level of the label hierarchy.
 
     Each holds the answer to the level's question, its probability in percent, and, under the answer, the answer of
-    the level above from which it was inferred, with that finding's tracking UID.
+    the level above from which it was inferred, with that finding's tracking UID; and as a comment the classes among
+    which the true one is, where the model states a coverage.
 
     Parameters
     ----------
@@ -68,8 +70,7 @@ def not_evaluable_group(
         algorithm_id=identification(outcome.algorithm),
         qualitative_evaluations=[hd.sr.QualitativeEvaluation(_EVALUABILITY, _NOT_EVALUATED)],
     )
-    reason = own_text(rendering, f"Not evaluable ({outcome.code}): {outcome.reason}")
-    group[0].ContentSequence.append(hd.sr.TextContentItem(_COMMENT, reason, hd.sr.RelationshipTypeValues.CONTAINS))
+    _comment(rendering, group, f"Not evaluable ({outcome.code}): {outcome.reason}")
     return [group]
 
 
@@ -115,7 +116,7 @@ def _finding_group(
         evaluation[0].ContentSequence = hd.sr.ContentSequence([_inferred_from(rendering, parent)])
     images = [hd.sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID)] if image else None
     probability = round(100.0 * finding.answer.probability, _PERCENT_DECIMALS)
-    return hd.sr.MeasurementsAndQualitativeEvaluations(
+    group = hd.sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(rendering, finding.tracking_id),
         finding_type=concept(finding.answer.code),
         algorithm_id=identification(rendering.algorithm),
@@ -124,6 +125,15 @@ def _finding_group(
         qualitative_evaluations=[evaluation],
         source_images=images,
     )
+    said = label_set_words(finding)
+    if said is not None:
+        _comment(rendering, group, said)
+    return group
+
+
+def _comment(rendering: Rendering, group: hd.sr.MeasurementsAndQualitativeEvaluations, text: str) -> None:
+    said = own_text(rendering, text)
+    group[0].ContentSequence.append(hd.sr.TextContentItem(_COMMENT, said, hd.sr.RelationshipTypeValues.CONTAINS))
 
 
 def _inferred_from(rendering: Rendering, parent: Finding) -> hd.sr.CodeContentItem:

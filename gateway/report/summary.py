@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from inference.findings import (
     Code,
     Finding,
     Findings,
+    LabelSet,
     Measurement,
     NotEvaluable,
     Outcome,
@@ -112,7 +114,12 @@ def _read_finding(content: Mapping[str, Any]) -> Finding:
         alternatives=classes,
         site=Code(**content["site"]) if content["site"] else None,
         parent_id=content["parent_id"],
+        label_set=_read_label_set(content.get("label_set")),
     )
+
+
+def _read_label_set(content: Mapping[str, Any] | None) -> LabelSet | None:
+    return None if content is None else LabelSet(tuple(content["names"]), content["coverage"])
 
 
 def _read_class(content: Mapping[str, Any], is_not_first: bool) -> ClassProbability:
@@ -176,6 +183,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "is_positive": finding.answer.is_positive,
         "alternatives": [_class(each) for each in finding.alternatives],
         "site": _code(finding.site) if finding.site else None,
+        "label_set": asdict(finding.label_set) if finding.label_set else None,
     }
 
 

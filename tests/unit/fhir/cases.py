@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,14 +13,17 @@ import numpy as np
 import sqlalchemy as sa
 from fhir_facade.identity import ResourceIds
 from fhir_facade.render import FhirRenderer
+from fhir_facade.site import Site
 
 from gateway.job import Claim
 from gateway.report.assignment import Assignment
 from gateway.report.fhir_input import FhirInput
+from gateway.report.order import ImagingOrder
 from gateway.store import Store
-from gateway.store.results import NewArtefact, write_resources
+from gateway.store.results import DICOM, NewArtefact, write_resources
 from gateway.store.studies import SeriesRow, StudyRow
 from gateway.store.tables import job
+from gateway.verification.verdict import Action, Verification
 from inference.findings import (
     Algorithm,
     ClassProbability,
@@ -37,6 +41,7 @@ from tests.stores import add_series, add_study
 STUDY_UID = "1.2.826.0.1.3680043.8.498.1"
 SERIES_UID = "1.2.826.0.1.3680043.8.498.1.1"
 NOW = datetime(2026, 3, 2, 13, 0, tzinfo=UTC)
+SITE = Site(public_url="https://ai.hospital.example", institution="City Hospital")
 RENDERER = FhirRenderer(ResourceIds(uuid.UUID("7a3f3c1e-58a2-4f53-9c5f-1d8f0f2f8f11")), zone=UTC)
 
 ALGORITHM = Algorithm(
@@ -51,6 +56,15 @@ NORMAL = Code("17621005", "SCT", "Normal")
 BACTERIAL = Code("53084003", "SCT", "Bacterial pneumonia")
 VIRAL = Code("75570004", "SCT", "Viral pneumonia")
 LUNG = Code("39607008", "SCT", "Lung structure")
+ORDER = ImagingOrder(
+    institution="City Hospital",
+    institution_address="1 Main Street",
+    procedure_id="RP-9",
+    procedure="Thorax p.a.",
+    procedure_code=Code("399208008", "SCT", "Plain chest X-ray"),
+    placer_number="PL-1",
+    reason="Fever",
+)
 MILLILITRE = Code("mL", "UCUM", "milliliter")
 
 
@@ -141,6 +155,17 @@ def pneumonia(*, with_fine: bool = True) -> Findings:
     )
 
 
+def lungs() -> Findings:
+    """Return a chest CT with the volumes, the mean densities and the low attenuation shares of both lungs."""
+    density = Measurement(Code("112031", "DCM", "Attenuation Coefficient"), -823.25, Code("[hnsf'U]", "UCUM", "HU"))
+    share = Measurement(
+        Code("LAA-950", "99HYBRIDMED", "Share of voxels below -950 HU"), 1.5, Code("%", "UCUM", "percent")
+    )
+    both = [segment("right-lung", "Right lung", 2134.5), segment("left-lung", "Left lung", 1934.5)]
+    segments = tuple(replace(each, measurements=(*each.measurements, density, share)) for each in both)
+    return replace(pneumonia(), algorithm=replace(ALGORITHM, name="ct-lung"), findings=(), segments=segments)
+
+
 def not_evaluable() -> NotEvaluable:
     """Return an outcome that says nothing, with the reason."""
     return NotEvaluable(ALGORITHM, "projection", "lateral view, a frontal one was expected", SERIES_UID)
@@ -191,6 +216,43 @@ def finished(*outcomes: Outcome, revision: int = 1, bundle: str = "cxr-pneumonia
     return replace(whole, **values)
 
 
+def artefact(kind: str, job_done: FhirInput, media_type: str = DICOM) -> NewArtefact:
+    """Return a row of a job's result files; a DICOM object has a UID that the kind and the job tell."""
+    is_dicom = media_type == DICOM
+    name = f"{kind}/{job_done.job.revision}"
+    return NewArtefact(
+        kind=kind,
+        ordinal=0,
+        variant="",
+        media_type=media_type,
+        study_instance_uid=job_done.study.study_instance_uid,
+        series_instance_uid="2.25.6" if is_dicom else None,
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.66.4" if is_dicom else None,
+        sop_instance_uid=f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, name).int}" if is_dicom else None,
+        path=f"results/{kind}",
+        digest=hashlib.sha256(name.encode()).hexdigest(),
+        size_bytes=12345,
+    )
+
+
+def whole(*outcomes: Outcome, **values: Any) -> FhirInput:
+    """Return a finished job with everything that a worker leaves: reports, segmentation, pictures, documents, order."""
+    job_done = finished(*outcomes, **{"order": ORDER} | values)
+    kinds = {"sr-findings": DICOM, "sr-measurements": DICOM, "seg": DICOM}
+    kinds |= {"picture-overlay": "image/png", "picture-heatmap-pneumonia": "image/png"}
+    kinds |= {f"document-html-{tag}": "text/html" for tag in ("en", "zh")}
+    kinds |= {f"document-pdf-{tag}": "application/pdf" for tag in ("en", "zh")}
+    made = [artefact(kind, job_done, media_type) for kind, media_type in kinds.items()]
+    return replace(job_done, artefacts=[each for each in made if outcomes or each.media_type != "image/png"])
+
+
+def word(action: Action, now: datetime, *corrections: Mapping[str, Any]) -> Verification:
+    """Return what a person said."""
+    return Verification(
+        action, "Curie^Marie^^Dr.", "Institut du Radium", "seen", now, str(uuid.uuid4()), "00", corrections
+    )
+
+
 def commit(store: Store, job_done: FhirInput, renderer: FhirRenderer = RENDERER) -> int:
     """Render a job and write its resources as the worker does; return how many were written."""
     with store.write() as connection:
@@ -202,6 +264,7 @@ def commit(store: Store, job_done: FhirInput, renderer: FhirRenderer = RENDERER)
 def _add_job(connection: sa.Connection, job_done: FhirInput) -> None:
     uid = job_done.study.study_instance_uid
     is_known = connection.execute(sa.select(job.c.id).where(job.c.study_instance_uid == uid)).first() is not None
+    word = job_done.verification
     if not is_known:
         add_study(connection, uid)
         add_series(connection, uid, f"{uid}.1", "DX")
@@ -219,5 +282,6 @@ def _add_job(connection: sa.Connection, job_done: FhirInput) -> None:
         "available_at": job_done.now,
         "requested_by": "dispatch",
         "created_at": job_done.now,
+        "verification": word.as_json() if word else None,
     }
     connection.execute(sa.insert(job).values(**row))

@@ -26,15 +26,31 @@ class MissingNodeError(RuntimeError):
 
 def complaints(resources: Sequence[dict[str, Any]], scratch: Path) -> list[str]:
     """Return what the validators complain about, empty when all is well."""
+    found: list[str] = _run("validate.mjs", resources, scratch)
+    return found
+
+
+def complaints_of_r5(resources: Sequence[dict[str, Any]], scratch: Path) -> list[str]:
+    """Return what the types of R5 complain about, empty when all is well."""
+    found: list[str] = _run("validate_r5.mjs", resources, scratch)
+    return found
+
+
+def convert(documents: Sequence[dict[str, Any]], scratch: Path) -> list[dict[str, Any]]:
+    """Return for each `json` and `xml` the JSON that another library reads from the XML, and the XML it writes."""
+    made: list[dict[str, Any]] = _run("xml.mjs", documents, scratch)
+    return made
+
+
+def _run(script: str, content: Sequence[dict[str, Any]], scratch: Path) -> Any:
     install()
     file = scratch / "resources.json"
-    file.write_text(json.dumps(resources), encoding="utf-8")
-    command = [_program("node"), "validate.mjs", str(file)]
+    file.write_text(json.dumps(content), encoding="utf-8")
+    command = [_program("node"), script, str(file)]
     done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=_CHECK_TIMEOUT_S, check=False)
     if done.returncode:
-        raise RuntimeError(f"the validators failed: {done.stderr[-500:]}")
-    found: list[str] = json.loads(done.stdout)
-    return found
+        raise RuntimeError(f"{script} failed: {done.stderr[-500:]}")
+    return json.loads(done.stdout)
 
 
 def install() -> None:

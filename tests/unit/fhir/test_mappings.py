@@ -7,39 +7,46 @@ import math
 import uuid
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 import pytest
-from fhir_facade.diagnostic_report import conclusion, report_code
+from fhir_facade.diagnostic_report import report_code
 from fhir_facade.identity import ResourceIds
 from fhir_facade.imaging_study import imaging_study_resource
-from fhir_facade.observation import number
 from fhir_facade.patient import patient_id, patient_resource
 from fhir_facade.resource import encode, parse
+from fhir_facade.service_request import service_request_resource
+from fhir_facade.shared import Premises
+from fhir_facade.site import Site
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway.report import outcome_role
 from gateway.report.assignment import derived_uid
+from gateway.report.figures import number
+from gateway.report.summary import read_outcomes, summarise
+from gateway.report.wording import CHINESE, closing_sentences, conclusion
+from inference.findings import LabelSet
 from tests.unit.fhir import cases
 
 IDS = ResourceIds(uuid.UUID(int=7))
 
 
-def observations(job_done: cases.FhirInput) -> list[dict[str, object]]:
+def observations(job_done: cases.FhirInput) -> list[dict[str, Any]]:
     """Return the Observations of a first revision, which needs no database."""
     about = cases.RENDERER._about(job_done)
-    return cases.RENDERER._observations(job_done, about)
+    return cases.RENDERER._observations(job_done, about, job_done.artefacts)
 
 
 def test_tracking_uids_are_those_of_the_dicom_results() -> None:
     """Findings and measurements carry the UIDs that SR and SEG derive, for every outcome of a job."""
     job_done = cases.finished(cases.pneumonia(), cases.pneumonia())
-    made = [each["identifier"][0]["value"] for each in observations(job_done)]
+    made = [each["identifier"][0]["value"] for each in observations(job_done) if "hasMember" not in each]
     wanted = [
         "urn:oid:" + derived_uid(job_done.assignment.job_id, 1, outcome_role(f"tracking/{tracking_id}", ordinal))
         for ordinal in (0, 1)
-        for tracking_id in ("coarse", "fine", "lung-left")
+        for tracking_id in ("fine", "lung-left")
     ]
 
     assert made == wanted
@@ -51,7 +58,7 @@ def test_ids_follow_the_series_and_not_the_order() -> None:
     before = {each["id"] for each in observations(cases.finished(cases.pneumonia()))}
     after = [each["id"] for each in observations(cases.finished(other, cases.pneumonia(), revision=2))]
 
-    assert set(after[3:]) == before
+    assert set(after[len(before) :]) == before
     assert len(set(after)) == len(after)
 
 
@@ -174,7 +181,7 @@ def test_the_report_names_the_procedure(modality: str, body_part: str, code: str
 
 def test_the_conclusion_says_what_was_found_and_by_whom() -> None:
     """Answers, measurements, the reason of what was not evaluated, and that nobody verified it."""
-    text = conclusion([cases.pneumonia(), cases.not_evaluable()])
+    text = conclusion([cases.pneumonia(), cases.not_evaluable()], closing_sentences(None))
 
     assert text.splitlines() == [
         "cxr-pneumonia 1.0.0: Pneumonia (97 %), Bacterial pneumonia (90 %).",
@@ -190,3 +197,91 @@ def test_control_characters_do_not_reach_the_wire() -> None:
 
     assert b"\\u00" not in body
     assert json.loads(body)["identifier"][0]["value"] == "1 2"
+
+
+def test_the_conclusion_is_told_in_chinese() -> None:
+    """Answers, structures, the reason by its code, and verification; a correction is no number of the algorithm's."""
+    closing = closing_sentences(None, None, CHINESE)
+
+    text = conclusion([cases.pneumonia(), cases.not_evaluable()], closing, {(0, "fine")}, CHINESE)
+
+    assert text.splitlines() == [
+        "cxr-pneumonia 1.0.0:肺炎（97 %）、细菌性肺炎（已更正）。",  # noqa: RUF001 # Chinese brackets
+        "cxr-pneumonia 1.0.0:左肺:体积 1234.5 mL。",
+        "cxr-pneumonia 1.0.0:无法评估:投照体位不在模型适用范围内",
+        "算法结果,未经人工核实。",
+    ]
+
+
+def test_a_group_holds_the_measurements_of_a_segment() -> None:
+    """Parent and members share site, tracking UID and the DICOM objects they are from."""
+    job_done = cases.whole(cases.lungs(), bundle="ct-lung")
+    made = {each["id"]: each for each in observations(job_done)}
+    groups = [each for each in made.values() if "hasMember" in each]
+
+    assert [each["bodySite"]["text"] for each in groups] == ["Right lung", "Left lung"]
+    for group in groups:
+        members = [made[each["reference"].removeprefix("Observation/")] for each in group["hasMember"]]
+        assert [each["code"]["text"] for each in members] == [
+            *("Volume", "Attenuation Coefficient", "Share of voxels below -950 HU"),
+        ]
+        assert [each["valueQuantity"]["code"] for each in members] == ["mL", "[hnsf'U]", "%"]
+        for name in ("bodySite", "derivedFrom", "identifier"):
+            assert {json.dumps(each[name]) for each in members} == {json.dumps(group[name])}
+        assert [each.get("display") for each in group["derivedFrom"]] == [
+            *(None, "DICOM Segmentation", "DICOM SR with the measurements"),
+        ]
+
+
+def test_probabilities_and_uncertainty_are_components() -> None:
+    """One for each class of the level, and one for the spread over them; codes carry their Chinese names."""
+    coarse = observations(cases.finished(cases.pneumonia()))[0]
+
+    assert [each["valueQuantity"]["value"] for each in coarse["component"]] == [
+        *(Decimal("3.0000"), Decimal("97.0000"), Decimal("19.4392")),
+    ]
+    assert [each["code"]["coding"][0]["code"] for each in coarse["component"]] == [
+        *("probability-coarse-normal", "probability-coarse-pneumonia", "uncertainty"),
+    ]
+    answer = coarse["valueCodeableConcept"]["coding"][0]
+    assert answer["_display"]["extension"][0]["extension"][1]["valueString"] == "肺炎"
+
+
+def test_the_classes_that_hold_the_true_one_are_a_component() -> None:
+    """Where the model states a coverage they are named with it, after the summary of the job too; else nothing is."""
+    outcome = cases.pneumonia()
+    coarse = replace(outcome.findings[0], label_set=LabelSet(("pneumonia", "normal"), 0.9))
+    stated = replace(outcome, findings=(coarse, *outcome.findings[1:]))
+    (read,) = read_outcomes(json.loads(json.dumps(summarise([stated]))), cases.ALGORITHM)
+
+    for each in (stated, read):
+        first, second = observations(cases.finished(each))[:2]
+        said = [part for part in first["component"] if "valueString" in part]
+        assert [part["code"]["coding"][0]["code"] for part in said] == ["label-set"]
+        assert said[0]["valueString"] == (
+            "By the algorithm one of: Pneumonia, Normal. So it is in 90 % of cases like those of its calibration."
+        )
+        assert not any("valueString" in part for part in second["component"])
+
+
+@pytest.mark.parametrize(("url", "count"), [("https://ai.example", 2), (None, 0)])
+def test_endpoints_are_told_where_an_address_is_known(url: str | None, count: int) -> None:
+    """An address that only this machine knows is worse than none."""
+    premises = Premises(IDS, site=Site(public_url=url))
+    made = list(premises.resources(cases.study(), [cases.series()]))
+    endpoints = [each for each in made if each["resourceType"] == "Endpoint"]
+    (images,) = (each for each in made if each["resourceType"] == "ImagingStudy")
+
+    assert [each["address"] for each in endpoints] == [f"{url}/dicomweb", f"{url}/viewer"][:count]
+    assert len(images.get("endpoint", [])) == count
+
+
+def test_the_order_is_told_where_the_images_name_it() -> None:
+    """Accession, placer number, coded procedure and reason; nothing where there is no accession number."""
+    made = service_request_resource(cases.study(), cases.ORDER, IDS)
+
+    assert made is not None
+    assert [each["value"] for each in made["identifier"]] == ["ACC-1", "PL-1", "RP-9"]
+    assert (made["code"]["coding"][0]["code"], made["code"]["text"]) == ("399208008", "Thorax p.a.")
+    assert made["reasonCode"] == [{"text": "Fever"}]
+    assert service_request_resource(cases.study(accession_number=" "), cases.ORDER, IDS) is None

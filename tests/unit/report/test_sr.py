@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from gateway.report import RenderOptions, render_outcome
 from gateway.report.assignment import ObjectReference, derived_uid
 from gateway.report.equipment import device_uid
-from inference.findings import Code, NotEvaluable, Outcome
+from inference.findings import Code, LabelSet, NotEvaluable, Outcome
 from tests.unit.report.outcomes import (
     ALGORITHM,
     SERIES_UID,
@@ -53,6 +53,21 @@ def test_each_level_of_the_hierarchy_is_a_group(tmp_path: Path) -> None:
     evaluations = fine.get_qualitative_evaluations()
     assert ("Type of pneumonia", "Bacterial pneumonia") in [(e.name.meaning, e.value.meaning) for e in evaluations]
     assert fine.finding_sites[0].value.meaning == "Lung"
+
+
+def test_the_classes_that_hold_the_true_one_are_a_comment(tmp_path: Path) -> None:
+    """Where the model states a coverage they are named with it in the level's group; else there is no comment."""
+    outcome = xray_findings()
+    stated = replace(outcome.findings[0], label_set=LabelSet(("pneumonia", "normal"), 0.9))
+
+    report = _report("sr-findings", replace(outcome, findings=(stated, *outcome.findings[1:])), write_xray(tmp_path))
+
+    groups = report.content.get_image_measurement_groups()
+    comments = [[each.value for each in group[0].ContentSequence if each.name.value == "121106"] for group in groups]
+    assert comments == [
+        ["By the algorithm one of: Pneumonia, Normal. So it is in 90 % of cases like those of its calibration."],
+        [],
+    ]
 
 
 def test_a_lower_level_names_the_answer_it_follows_from(tmp_path: Path) -> None:

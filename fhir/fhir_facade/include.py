@@ -1,0 +1,124 @@
+"""`_include` and `_revinclude`: resources that go along with those that were found (R4 search, 3.1.1.5.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from fhir_facade.criteria import index_rows
+from fhir_facade.matching import one_of
+from fhir_facade.parameters import PARAMETERS
+from fhir_facade.stored import COLUMNS, Stored, stored
+from gateway.store.tables import fhir_resource
+
+LARGEST_INCLUDED = 1000
+_MOST_ROUNDS = 4
+_ITERATING = frozenset({"iterate", "recurse"})
+
+
+@dataclass(frozen=True, slots=True)
+class Include:
+    """One `_include` or `_revinclude`."""
+
+    is_reverse: bool
+    is_iterating: bool
+    source: str
+    """Type that refers to the other."""
+    parameters: tuple[str, ...]
+    """Names of its index rows."""
+    target: str
+    """Type that is referred to; empty: any."""
+
+
+def parse_include(name: str, value: str) -> Include | None:
+    """Return what `_include:iterate=DiagnosticReport:result:Observation` asks for; None where it means nothing here."""
+    base, _, modifier = name.partition(":")
+    source, _, tail = value.partition(":")
+    parameter_name, _, target = tail.partition(":")
+    if modifier and modifier not in _ITERATING:
+        return None
+    known = PARAMETERS.get(source, {})
+    references = [each for each in known.values() if each.kind == "reference" and parameter_name in (each.name, "*")]
+    if target:
+        references = [each for each in references if target in each.targets]
+    if not references:
+        return None
+    names = tuple(dict.fromkeys(row for each in references for row in each.indexed_as))
+    # `patient` looks at the rows of `subject`, of which it takes Patients alone.
+    single = references[0].targets if len(references) == 1 and len(references[0].targets) == 1 else ()
+    return Include(base == "_revinclude", bool(modifier), source, names, target or "".join(single))
+
+
+def included(connection: Connection, includes: Sequence[Include], found: Sequence[Stored]) -> tuple[list[Stored], bool]:
+    """Return what goes along with the resources of a page, and whether there was more than is given."""
+    seen = {each.number: each for each in found}
+    gathered: list[Stored] = []
+    fresh, wanted = list(found), list(includes)
+    for _round in range(_MOST_ROUNDS):
+        room = LARGEST_INCLUDED - len(gathered)
+        new = [each for each in _next(connection, wanted, fresh, room + 1) if each.number not in seen]
+        gathered += new[:room]
+        if len(new) > room:
+            return gathered, True
+        seen |= {each.number: each for each in new}
+        fresh, wanted = new, [each for each in includes if each.is_iterating]
+        if not fresh or not wanted:
+            break
+    return gathered, False
+
+
+def _next(connection: Connection, includes: Sequence[Include], pages: Sequence[Stored], most: int) -> list[Stored]:
+    """Return what the includes bring to these resources, in one step, each once."""
+    found: dict[int, Stored] = {}
+    for numbers in (_forward(includes, pages), _backward(includes, pages)):
+        if numbers is not None:
+            resource = fhir_resource.alias()
+            query = sa.select(*(resource.c[name] for name in COLUMNS)).where(resource.c.id.in_(numbers))
+            for row in connection.execute(query.order_by(resource.c.id).limit(most + len(pages))):
+                found[row.id] = stored(row)
+    return list(found.values())
+
+
+def _forward(includes: Sequence[Include], pages: Sequence[Stored]) -> sa.Select[Any] | None:
+    rows, target = index_rows(), fhir_resource.alias()
+    by_type: dict[str, list[int]] = {}
+    for each in pages:
+        by_type.setdefault(each.type, []).append(each.number)
+    # Not by the rows' type: with it SQLite would go through the rows of all resources of that type.
+    ways = [
+        sa.and_(
+            rows.c.resource_pk.in_(by_type[each.source]),
+            one_of(rows.c.parameter, each.parameters),
+            *([rows.c.system == each.target] if each.target else []),
+        )
+        for each in includes
+        if not each.is_reverse and each.source in by_type
+    ]
+    if not ways:
+        return None
+    is_target = sa.and_(target.c.type == rows.c.system, target.c.resource_id == rows.c.value, target.c.is_current)
+    return sa.select(target.c.id).join_from(rows, target, is_target).where(sa.or_(*ways))
+
+
+def _backward(includes: Sequence[Include], pages: Sequence[Stored]) -> sa.Select[Any] | None:
+    rows = index_rows()
+    by_type: dict[str, list[str]] = {}
+    for each in pages:
+        by_type.setdefault(each.type, []).append(each.resource_id)
+    ways = [
+        sa.and_(
+            rows.c.type == each.source,
+            one_of(rows.c.parameter, each.parameters),
+            rows.c.system == referred,
+            rows.c.value.in_(ids),
+        )
+        for each in includes
+        if each.is_reverse
+        for referred, ids in by_type.items()
+        if each.target in ("", referred)
+    ]
+    return sa.select(rows.c.resource_pk).where(sa.or_(*ways)) if ways else None

@@ -1,0 +1,254 @@
+"""A search -> statements that stay fast at any size.
+
+A page is read off an index in its order and ends as soon as it is full, wherever that is possible:
+
+- one code, reference or identifier: the index holds its rows in the order of the resources' numbers;
+- a range of dates, or a sort by date: the index holds them by date; without a sort, that is then the order;
+- `_lastUpdated`: the same over the resources themselves.
+
+The other criteria are checked for each row on the way. Where a criterion selects few resources, which is tried out
+with a bound, it goes first and its rows are sorted. Which way was taken changes the order only where no sort was asked
+for; the token of a page names that order, so that the next page keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from fhir_facade import sorting
+from fhir_facade.asking import parameter_of
+from fhir_facade.criteria import Clock, Criterion, OnColumn, OnIndex, index_rows
+from fhir_facade.matching import Condition, Rows, one_of
+from fhir_facade.outcome import InvalidError
+from fhir_facade.paging import Key, open_token, typed_keys
+from fhir_facade.query import Search
+from fhir_facade.sorting import SortKey
+from gateway.store.tables import fhir_resource
+
+_FEW = 200
+_LAST_UPDATED = "_lastUpdated"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a page is read."""
+
+    search: Search
+    sort: tuple[SortKey, ...]
+    order: str
+    """The order that was chosen: a parameter's name; empty: the one asked for, or that of the numbers."""
+    driver: Criterion | None
+    """Selects the rows; None: all resources of the types, or the rows of the sort key."""
+    is_along_sort: bool
+    """Whether rows are read off in the order of the one sort key."""
+    may_lack: bool = False
+    """Whether resources without the sort key would be missed by that."""
+
+
+def choose(connection: Connection, search: Search, clock: Clock) -> Plan:
+    """Return the plan of a page."""
+    chosen = open_token(search.page)[0] if search.page is not None else ""
+    if chosen and (search.sort or not _can_order(search, chosen)):
+        raise InvalidError("_page: a token of another search")
+    sort = (SortKey(chosen),) if chosen else search.sort
+    drivers = sorted((each for each in search.criteria if each.can_drive), key=_rank)
+    few = _few(connection, search, drivers, clock, is_sorted=bool(sort))
+    if few is not None:
+        return Plan(search, sort, chosen, few, is_along_sort=False)
+    if len(sort) == 1 and _reads_along(search.types, sort[0].name):
+        may_lack = sort[0].name != _LAST_UPDATED and not _can_order(search, sort[0].name)
+        return Plan(search, sort, chosen, None, is_along_sort=True, may_lack=may_lack)
+    if not sort:
+        return _unsorted(search, drivers)
+    return Plan(search, sort, chosen, drivers[0] if drivers else None, is_along_sort=False)
+
+
+def _unsorted(search: Search, drivers: Sequence[Criterion]) -> Plan:
+    """Return the plan where the order is ours to choose."""
+    in_order = next((each for each in drivers if each.is_in_order), None)
+    if in_order is None and search.page is None:
+        name = next((each for each in map(_name, drivers) if each and _can_order(search, each)), "")
+        if name:
+            return Plan(search, (SortKey(name),), name, None, is_along_sort=True)
+    return Plan(search, (), "", in_order or (drivers[0] if drivers else None), is_along_sort=False)
+
+
+def without_order(plan: Plan) -> Plan:
+    """Return the plan that finds resources without the sort key too."""
+    driver = min((each for each in plan.search.criteria if each.can_drive), key=_rank, default=None)
+    return Plan(plan.search, plan.sort, plan.order, driver, is_along_sort=False)
+
+
+def page_statement(plan: Plan, clock: Clock) -> sa.Select[Any]:
+    """Return the statement for one row more than the page holds: the columns of the resource, then the sort keys."""
+    search = plan.search
+    inner, keys = _source(plan, clock)
+    found = inner.subquery()
+    order = [(found.c[f"key_{at}"], key.is_descending) for at, key in enumerate(plan.sort)]
+    order.append((found.c.pk, _is_down(plan)))
+    resource = fhir_resource.alias()
+    columns = [resource.c[name] for name in ("id", "type", "resource_id", "version", "last_updated", "body")]
+    return (
+        sa.select(*columns, *(found.c[f"key_{at}"] for at in range(keys)))
+        .join_from(found, resource, resource.c.id == found.c.pk)
+        .order_by(*(column.desc() if down else column.asc() for column, down in order))
+        .limit(search.count + 1)
+    )
+
+
+def count_statement(plan: Plan, clock: Clock) -> sa.Select[Any]:
+    """Return the statement for the number of resources that meet a search."""
+    driver = plan.driver or without_order(plan).driver
+    whole = Plan(replace(plan.search, page=None), (), "", driver, is_along_sort=False)
+    inner, _keys = _source(whole, clock, is_bounded=False)
+    return sa.select(sa.func.count()).select_from(inner.subquery())
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What a statement is put together from."""
+
+    resource: Rows
+    rows: Rows | None
+    """The index; None: the resources themselves are gone through."""
+    keys: list[sa.ColumnElement[Any]]
+    conditions: list[Condition]
+    filters: list[Criterion]
+    """Criteria that are checked for each row."""
+
+    @property
+    def number(self) -> sa.ColumnElement[int]:
+        return self.resource.c.id if self.rows is None else self.rows.c.resource_pk
+
+
+def _source(plan: Plan, clock: Clock, *, is_bounded: bool = True) -> tuple[sa.Select[Any], int]:
+    """Return the query for numbers (`pk`) and sort keys (`key_0`, …) of what a page holds, with how many keys."""
+    search, resource = plan.search, fhir_resource.alias()
+    keys = [sorting.column(search.types, key, resource) for key in plan.sort]
+    reading = _Reading(resource, None, keys, [], list(search.criteria))
+    if plan.is_along_sort and plan.sort[0].name != _LAST_UPDATED:
+        _read_along(plan, clock, reading)
+    elif plan.driver is not None:
+        _drive(plan.driver, clock, reading)
+    if reading.rows is None:
+        reading.conditions += [one_of(resource.c.type, search.types), resource.c.is_current]
+    return _select(plan, clock, reading, is_bounded=is_bounded), len(keys)
+
+
+def _read_along(plan: Plan, clock: Clock, reading: _Reading) -> None:
+    """Go through the index in the order of a date; criteria on that date look at the same rows."""
+    search, rows = plan.search, index_rows()
+    parameter = parameter_of(search.types, plan.sort[0].name)
+    names = parameter.indexed_as if parameter is not None else ()
+    reading.conditions += [rows.c.type == search.types[0], rows.c.parameter == names[0], rows.c.low.is_not(None)]
+    for criterion in _on_date(search, plan.sort[0].name):
+        selected = criterion.rows(rows, clock)
+        reading.conditions += [] if selected is None else [selected, *criterion.window(rows, clock)]
+        reading.filters.remove(criterion)
+    reading.rows, reading.keys = rows, [rows.c.low]
+
+
+def _drive(driver: Criterion, clock: Clock, reading: _Reading) -> None:
+    """Go through the rows of the index that a criterion selects, where it does."""
+    rows = index_rows()
+    selected = driver.rows(rows, clock)
+    if selected is not None:
+        reading.conditions += [selected, *driver.window(rows, clock)]
+        reading.filters.remove(driver)
+        reading.rows = rows
+
+
+def _select(plan: Plan, clock: Clock, reading: _Reading, *, is_bounded: bool) -> sa.Select[Any]:
+    resource, rows, number = reading.resource, reading.rows, reading.number
+    holds = [each.holds(number, resource, clock) for each in reading.filters]
+    is_keyed = bool(reading.keys) and not plan.is_along_sort
+    source: Any = resource if rows is None else rows
+    if rows is not None and (is_keyed or any(each.asks_resource for each in reading.filters)):
+        source = sa.join(rows, resource, resource.c.id == rows.c.resource_pk)
+    keys = [key.label(f"key_{at}") for at, key in enumerate(reading.keys)]
+    query = sa.select(number.label("pk"), *keys).select_from(source).where(*reading.conditions, *holds)
+    if rows is not None and not plan.is_along_sort:
+        query = query.distinct()
+    return _bounded(plan, query, number, keys) if is_bounded else query
+
+
+def _bounded(
+    plan: Plan, query: sa.Select[Any], pk: sa.ColumnElement[int], keys: Sequence[sa.Label[Any]]
+) -> sa.Select[Any]:
+    """Return the query from where the last page ended on, for one row more than a page."""
+    search = plan.search
+    directions = [key.is_descending for key in plan.sort]
+    if search.page is not None:
+        kinds: list[type[Key]] = [sorting.kind(search.types, key) for key in plan.sort]
+        position = typed_keys(open_token(search.page)[1], [*kinds, int])
+        expressions = [key.element for key in keys]
+        order = [*zip(expressions, directions, strict=True), (pk, _is_down(plan))]
+        query = query.where(sorting.after(order, position))
+    ordered = [key.desc() if down else key.asc() for key, down in zip(keys, directions, strict=True)]
+    return query.order_by(*ordered, pk.desc() if _is_down(plan) else pk.asc()).limit(search.count + 1)
+
+
+def _is_down(plan: Plan) -> bool:
+    """Say whether resources alike in all keys come by falling number: as the last key does, so that an index fits."""
+    return bool(plan.sort) and plan.sort[-1].is_descending
+
+
+def _few(
+    connection: Connection, search: Search, drivers: Sequence[Criterion], clock: Clock, *, is_sorted: bool
+) -> Criterion | None:
+    """Return the first criterion that selects few resources; None where none does, or where it does not matter."""
+    if drivers and drivers[0].rank == 0:
+        return drivers[0]
+    is_one_date = bool(drivers) and all(_can_order(search, _name(each)) for each in drivers)
+    if not is_sorted and (len(drivers) == 1 or (is_one_date and len({_name(each) for each in drivers}) == 1)):
+        return None
+    return next((each for each in drivers if _selects_few(connection, search.types, each, clock)), None)
+
+
+def _selects_few(connection: Connection, types: Sequence[str], driver: Criterion, clock: Clock) -> bool:
+    """Say whether a criterion alone selects few resources, looking at no more than these."""
+    rows, resource = index_rows(), fhir_resource.alias()
+    selected = driver.rows(rows, clock)
+    if selected is not None:
+        query = sa.select(rows.c.resource_pk).where(selected, *driver.window(rows, clock))
+    else:
+        holds = driver.holds(resource.c.id, resource, clock)
+        query = sa.select(resource.c.id).where(one_of(resource.c.type, types), resource.c.is_current, holds)
+    found = connection.scalar(sa.select(sa.func.count()).select_from(query.limit(_FEW).subquery()))
+    return found is not None and found < _FEW
+
+
+def _rank(criterion: Criterion) -> int:
+    return criterion.rank
+
+
+def _name(criterion: Criterion) -> str:
+    if isinstance(criterion, OnColumn):
+        return criterion.name
+    return criterion.parameter.name if isinstance(criterion, OnIndex) else ""
+
+
+def _on_date(search: Search, name: str) -> list[OnIndex]:
+    """Return the criteria on a date that say what it is."""
+    return [
+        each
+        for each in search.criteria
+        if isinstance(each, OnIndex) and each.can_drive and each.parameter.name == name and not each.modifier
+    ]
+
+
+def _reads_along(types: Sequence[str], name: str) -> bool:
+    """Say whether rows can be read off in the order of a key."""
+    return len(types) == 1 and (name == _LAST_UPDATED or sorting.is_date(types, name))
+
+
+def _can_order(search: Search, name: str) -> bool:
+    """Say whether a key is one that all results have, since a criterion is on it, and rows can be read in its order."""
+    if not _reads_along(search.types, name):
+        return False
+    return any(_name(each) == name and each.can_drive for each in search.criteria)

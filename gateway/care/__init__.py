@@ -1,0 +1,7 @@
+"""What operators do on good and bad days.
+
+dump.py      all tables to files and back, whatever the database
+backup.py    tables and files into a folder; restore, and the drill that proves it
+evidence.py  everything about one study
+support.py   what those who help need to know, without patient data
+"""

@@ -1,0 +1,180 @@
+"""Reads and searches beside a bare route, request by request in turn, so that a slow minute meets both."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import random
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+from gateway.store import open_store
+from gateway.store.schema import upgrade
+from tests.benchmarks.fhir.cases import CASES, EVERY_KIND, SLOWEST_S
+from tests.benchmarks.fhir.filling import fill
+from tests.services import postgres
+from tests.services.process import free_port
+
+_WARMING = 20
+_PAGE = re.compile(rb"_page=[\w-]+")
+"""Which way the server took to a page is its own affair."""
+_START_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    reports: tuple[int, int]
+    requests: int
+    """Of every case to either server."""
+
+
+WHOLE = Size((1_000, 100_000), 400)
+QUICK = Size((200, 2_000), 40)
+
+
+def main() -> None:
+    """Measure, print the tables, write the JSON."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.fhir", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small and short: shows that everything runs")
+    parser.add_argument("--out", type=Path, default=Path("build/fhir-benchmark.json"), help="the JSON file")
+    parser.add_argument("--only", choices=("sqlite", "postgresql"), help="one database")
+    parser.add_argument("--requests", type=int, help="of every case to either server")
+    arguments = parser.parse_args()
+    size = QUICK if arguments.quick else WHOLE
+    requests = arguments.requests or size.requests
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    found: list[Any] = []
+    kinds: list[Any] = []
+    for name in ("sqlite", "postgresql"):
+        for count in size.reports if arguments.only in (None, name) else ():
+            measured, slow = measure(name, count, requests, with_kinds=count == size.reports[-1])
+            found += measured
+            kinds += slow
+            # After each database: what was measured stays, whatever becomes of the rest.
+            document = {"machine": machine, "requests": requests, "cases": found, "kinds": kinds}
+            arguments.out.parent.mkdir(parents=True, exist_ok=True)
+            arguments.out.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    print(report(found, kinds, size.reports, machine))  # a command that prints
+
+
+def measure(name: str, count: int, requests: int, *, with_kinds: bool) -> tuple[list[Any], list[Any]]:
+    """Return what the cases took over a database of as many reports, and what each kind of query took once."""
+    with tempfile.TemporaryDirectory(prefix="fhir-benchmark-") as folder, _database(name, folder) as url:
+        store = open_store(url, Path(folder))
+        upgrade(store)
+        fill(store, count)
+        store.close()
+        with _server(url, folder) as connection:
+            found = [_case(connection, name, count, case, requests) for case in CASES]
+            kinds = [_kind(connection, name, query) for query in EVERY_KIND] if with_kinds else []
+    return found, kinds
+
+
+def _case(connection: HTTPConnection, name: str, count: int, case: str, requests: int) -> dict[str, Any]:
+    chance = random.Random(case)  # the same requests in every run
+    took: dict[str, list[float]] = {"fhir": [], "bare": []}
+    for at in range(requests + _WARMING):
+        asked = CASES[case](chance, count)
+        first = [("fhir", asked.fhir), ("bare", asked.bare)]
+        bodies = {}
+        for server, address in first if at % 2 else first[::-1]:
+            seconds, bodies[server] = _get(connection, address)
+            if at >= _WARMING:
+                took[server].append(seconds)
+        if _PAGE.sub(b"", bodies["fhir"]) != _PAGE.sub(b"", bodies["bare"]):
+            raise SystemExit(f"{case}: the two answer differently to {asked.fhir}")
+    figures: dict[str, Any] = {"database": name, "reports": count, "case": case}
+    for server, seconds_taken in took.items():
+        figures[f"{server}_per_s"] = len(seconds_taken) / sum(seconds_taken)
+        figures[f"{server}_p95_ms"] = 1000 * statistics.quantiles(seconds_taken, n=20)[-1]
+    # Medians: a request that the machine held up for other reasons counts for neither.
+    figures["of_bare"] = statistics.median(took["bare"]) / statistics.median(took["fhir"])
+    return figures
+
+
+def _kind(connection: HTTPConnection, name: str, query: str) -> dict[str, Any]:
+    """Return what a kind of query took; the best of two, since the machine may do other things too."""
+    address = f"/fhir/{query}"
+    return {"database": name, "query": query, "s": min(_get(connection, address)[0] for _ in range(2))}
+
+
+def _get(connection: HTTPConnection, address: str) -> tuple[float, bytes]:
+    began = time.perf_counter()
+    connection.request("GET", address)
+    response = connection.getresponse()
+    body = response.read()
+    took = time.perf_counter() - began
+    if response.status != 200:  # HTTP's own number
+        raise SystemExit(f"{address}: {response.status} {body[:300]!r}")
+    return took, body
+
+
+@contextlib.contextmanager
+def _database(name: str, folder: str) -> Iterator[str]:
+    if name == "sqlite":
+        yield f"sqlite:///{folder}/hybridmed.db"
+        return
+    server = postgres.obtain()
+    try:
+        with postgres.database(server.port) as url:
+            yield url
+    finally:
+        server.close()
+
+
+@contextlib.contextmanager
+def _server(url: str, folder: str) -> Iterator[HTTPConnection]:
+    port = free_port()
+    command = [sys.executable, "-m", "tests.benchmarks.fhir.serving", url, folder, str(port)]
+    process = subprocess.Popen(command)
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                connection.connect()
+                break
+            time.sleep(0.1)
+        yield connection
+    finally:
+        connection.close()
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def report(found: Sequence[Any], kinds: Sequence[Any], sizes: Sequence[int], machine: str) -> str:
+    """Return the tables as text."""
+    lines = [f"{machine}", ""]
+    heads = ("database", "reports", "case", "fhir/s", "bare/s", "of bare", "p95 ms", "bare p95", "p95 grows")
+    lines.append("{:<11}{:>8}  {:<8}{:>8}{:>8}{:>9}{:>8}{:>10}{:>11}".format(*heads))
+    small = {(each["database"], each["case"]): each["fhir_p95_ms"] for each in found if each["reports"] == sizes[0]}
+    for each in found:
+        grows = each["fhir_p95_ms"] / small[each["database"], each["case"]]
+        lines.append(
+            f"{each['database']:<11}{each['reports']:>8}  {each['case']:<8}{each['fhir_per_s']:>8.0f}"
+            f"{each['bare_per_s']:>8.0f}{each['of_bare']:>9.2f}{each['fhir_p95_ms']:>8.1f}"
+            f"{each['bare_p95_ms']:>10.1f}{grows:>11.2f}"
+        )
+    slowest = sorted(kinds, key=lambda each: -each["s"])[:12]
+    late = sum(each["s"] > SLOWEST_S for each in kinds)
+    lines += ["", f"{len(kinds)} kinds of query at {sizes[-1]} reports, {late} slower than {SLOWEST_S:.0f} s; slowest:"]
+    lines += [f"{each['s']:>8.3f} s  {each['database']:<11} {each['query']}" for each in slowest]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

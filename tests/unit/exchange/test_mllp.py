@@ -1,0 +1,76 @@
+"""MLLP as a receiver that misbehaves answers it: each time an error that says what to do, in bounded time."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from gateway.errors import DeliveryError, DestinationAwayError, GatewayError
+from gateway.exchange.mllp import MllpAddress, send_message
+
+ACK = b"\x0bMSH|^~\\&|A|B|C|D|20260101||ACK|9|P|2.5.1\rMSA|%b|%b\r%b\x1c\r"
+
+
+@contextmanager
+def answering(answer: Callable[[socket.socket], None]) -> Iterator[MllpAddress]:
+    """Take one connection and a message on it, then answer."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        peer, _ = listener.accept()
+        with peer:
+            peer.recv(1 << 16)
+            answer(peer)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield MllpAddress("127.0.0.1", listener.getsockname()[1], None)
+    finally:
+        thread.join(5)
+        listener.close()
+
+
+def in_pieces(peer: socket.socket) -> None:
+    """Answer a byte at a time."""
+    for byte in ACK % (b"AA", b"42", b""):
+        peer.send(bytes([byte]))
+
+
+def test_an_acknowledgement_in_pieces_is_read() -> None:
+    """TCP has no messages: what counts is the frame."""
+    with answering(in_pieces) as address:
+        send_message(address, b"MSH|x\r", "42", 5)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "text"),
+    [
+        (ACK % (b"AE", b"42", b"ERR||PID^1|207^Doe^Jane|E\r"), DeliveryError, "refused with AE, error 207"),
+        (ACK % (b"AR", b"42", b""), DeliveryError, "refused with AR"),
+        (ACK % (b"AA", b"41", b""), DestinationAwayError, "of another message"),
+        (b"\x0bnonsense\x1c\r", DestinationAwayError, "no HL7 message"),
+        (b"\x0bMSH|^~\\&\x1c\r", DestinationAwayError, "of another message"),
+        (b"", DestinationAwayError, "closed without"),
+        (b"\x0b" + b"x" * (1 << 17), DestinationAwayError, "more than"),
+    ],
+)
+def test_other_answers_are_errors(answer: bytes, error: type[GatewayError], text: str) -> None:
+    """What is refused counts, what is no answer to us is tried again; no text of the receiver is told on."""
+    with answering(lambda peer: peer.sendall(answer)) as address, pytest.raises(error, match=text) as raised:
+        send_message(address, b"MSH|x\r", "42", 5)
+
+    assert "Doe" not in str(raised.value)
+
+
+def test_silence_ends() -> None:
+    """A receiver that never answers is away once the time is up."""
+    released = threading.Event()
+    with answering(lambda _: released.wait(5) and None) as address:
+        with pytest.raises(DestinationAwayError, match=r"within 0\.2 s"):
+            send_message(address, b"MSH|x\r", "42", 0.2)
+        released.set()
