@@ -51,10 +51,12 @@ def has_orthanc() -> bool:
 
 REQUIREMENTS = (
     Requirement("dcmtk", ("dcmtk",), on_path("storescu", "dcmsend", "dsrdump", "echoscu", "storescp")),
+    Requirement("OpenSSL", ("openssl",), on_path("openssl")),
     Requirement("dicom3tools", ("dicom3tools",), on_path("dciodvfy", "dcentvfy")),
     Requirement("Java", ("default-jre-headless",), on_path("java")),
     Requirement("PixelMed", ("libpixelmed-java",), PIXELMED_JAR.exists),
     Requirement("Node.js, for the FHIR validators", ("nodejs", "npm"), on_path("node", "npm")),
+    Requirement("promtool, for the alert rules", ("prometheus",), on_path("promtool")),
     Requirement("Chromium", ("chromium",), on_path("chromium")),
     Requirement("Orthanc with DICOMweb", ("orthanc", "orthanc-dicomweb"), has_orthanc),
     Requirement(
