@@ -15,6 +15,7 @@ from typing import Protocol
 
 from gateway.job import Priority
 from gateway.store import Store
+from gateway.store.commits import Commits
 from gateway.store.jobs import count_claimable, get_job, next_candidates
 
 
@@ -97,6 +98,7 @@ class EmbeddedBroker:
         self._in_hand: set[str] = set()
         self._not_before: dict[str, float] = {}
         self._closed = threading.Event()
+        self._commits = Commits(store)
 
     def publish(self, message: JobMessage) -> None:
         """Do nothing: the row is there, and that is all this queue is."""
@@ -111,7 +113,7 @@ class EmbeddedBroker:
             remaining_s = deadline - time.monotonic()
             if remaining_s <= 0:
                 return None
-            self._closed.wait(min(self._poll_s, remaining_s))
+            self._commits.wait(self._closed, min(self._poll_s, remaining_s))
         return None
 
     def waiting(self) -> int:

@@ -137,7 +137,7 @@ def _is_behind(store: Store, when: datetime) -> bool:
 
 def _is_there(store: Store, path: str, size_bytes: int) -> bool:
     try:
-        return (store.data_dir / path).stat().st_size == size_bytes
+        return store.files.size(path) == size_bytes
     except OSError:
         return False
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,19 +14,23 @@ import pydicom
 import structlog
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
+from sqlalchemy.engine import Connection
 
+from gateway import tracing
 from gateway.broker import Broker
 from gateway.config import Rule
-from gateway.errors import ConfigurationError, DatabaseAwayError, GatewayError, ServiceAwayError
+from gateway.errors import ConfigurationError, DatabaseAwayError, FilesAwayError, GatewayError, ServiceAwayError
 from gateway.job import retry_delay
 from gateway.relay import Relay
 from gateway.routing import BundleOffer, Decision, ReadTag, check_rules, decide, parse_tag
 from gateway.services import Heartbeat
 from gateway.store import Store
+from gateway.store.commits import Commits
 from gateway.store.jobs import create_job
 from gateway.store.studies import (
     SeriesRow,
     StudyRow,
+    latest_association,
     list_arriving,
     list_instances,
     list_series,
@@ -48,8 +53,8 @@ class DispatchTimes:
 
     quiet_s: float = 10.0
     """Without a new instance, before a study is complete."""
-    poll_s: float = 0.25
-    """Between looks at the database."""
+    poll_s: float = 0.1
+    """Between looks at the database: how late the end of the quiet time may be seen."""
     stale_s: float = 600.0
     """Age of a published message whose job still waits, after which it may be lost."""
 
@@ -90,7 +95,7 @@ class Router:
         def read(series_instance_uid: str, tag: str) -> str:
             with self._store.read() as connection:
                 instances = list_instances(connection, study_instance_uid, series_instance_uid, limit=1)
-            return read_tag(self._store.data_dir / instances[0].path, tag) if instances else ""
+            return read_tag(self._store.files.local(instances[0].path), tag) if instances else ""
 
         return read
 
@@ -142,7 +147,10 @@ class Dispatcher:
             (self._sweeper.sweep, _SWEEP_S),
         )
         with ThreadPoolExecutor(len(loops)) as pool:
-            running = [pool.submit(_repeat, step, pause_s, self._heartbeat, ending) for step, pause_s in loops]
+            running = [
+                pool.submit(_repeat, step, pause_s, Commits(self._store), self._heartbeat, ending)
+                for step, pause_s in loops
+            ]
             try:
                 # A loop that ends by itself met an error that nobody foresaw: we end too, and are started anew.
                 while not stop.is_set() and not wait(running, timeout=0.2, return_when=FIRST_COMPLETED).done:
@@ -182,7 +190,7 @@ class Dispatcher:
             priority=decision.priority,
             completed_at=now,
         )
-        with self._store.write() as connection:
+        with self._store.write() as connection, _span(connection, study.study_instance_uid) as trace_context:
             lock_study(connection, study.study_instance_uid)
             # The decision holds for what we looked at: something indexed meanwhile starts the look anew.
             if list_series(connection, study.study_instance_uid) != series:
@@ -199,6 +207,7 @@ class Dispatcher:
                     destinations=self._router.destinations(decision),
                     requested_by="dispatch",
                     now=now,
+                    trace_context=trace_context,
                 )
         self._tell(dispatched, decision)
         return True
@@ -217,6 +226,14 @@ class Dispatcher:
             self._heartbeat.counters.add(f'hybridmed_jobs_created_total{{bundle="{bundle}"}}')
 
 
+@contextmanager
+def _span(connection: Connection, study_instance_uid: str) -> Iterator[tracing.Carrier]:
+    """Continue the trace of the association that brought the study's latest instance."""
+    association_id = latest_association(connection, study_instance_uid)
+    with tracing.span("study.dispatch", tracing.root_context(association_id) if association_id else {}) as carrier:
+        yield carrier
+
+
 def read_tag(path: Path, tag: str) -> str:
     """Return the value of a tag in a file's header, values separated by backslashes; '' where it cannot be read."""
     try:
@@ -232,8 +249,10 @@ def read_tag(path: Path, tag: str) -> str:
     return "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
 
 
-def _repeat(step: Callable[[datetime], object], pause_s: float, heartbeat: Heartbeat, ending: threading.Event) -> None:
-    """Do something again and again; while a part is away, say so and wait longer each time."""
+def _repeat(
+    step: Callable[[datetime], object], pause_s: float, commits: Commits, heartbeat: Heartbeat, ending: threading.Event
+) -> None:
+    """Do something again and again, at once after a commit; while a part is away, say so and wait longer each time."""
     failures: list[str] = []
     while not ending.is_set():
         try:
@@ -247,8 +266,13 @@ def _repeat(step: Callable[[datetime], object], pause_s: float, heartbeat: Heart
         for part in set(failures):
             heartbeat.recovered(part)
         failures.clear()
-        ending.wait(pause_s)
+        if pause_s < _SWEEP_S:
+            commits.wait(ending, pause_s)
+        else:
+            ending.wait(pause_s)
 
 
 def _part(error: GatewayError) -> str:
+    if isinstance(error, FilesAwayError):
+        return "files"
     return "database" if isinstance(error, DatabaseAwayError) else "broker"

@@ -12,19 +12,23 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import httpx
 import sqlalchemy as sa
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined] # made at import by pynetdicom
 
+from gateway.access_state import look_at_access
 from gateway.config import Destination, DicomAddress, Settings
 from gateway.errors import GatewayError, SchemaError
+from gateway.secure_channel import ClientChannel, tls_args
 from gateway.services import gone_before
 from gateway.store import Store, schema
+from gateway.store.fhir_subscriptions import count_subscriptions
 from gateway.store.quarantine import count_quarantined
 from gateway.store.services import list_services
-from gateway.store.tables import delivery, job
+from gateway.store.tables import delivery, demographic_issue, fhir_poll, job
 from gateway.supervisor import ROLES
 
 Verdict = Literal["ok", "warning", "failed"]
@@ -65,10 +69,12 @@ def examine(examination: Examination) -> Iterable[Check]:
     yield from _check_bundles(examination.bundles)
     yield _check_torch()
     for destination in settings.destinations:
-        yield _check_destination(destination, settings.ae_title)
+        yield _check_destination(destination, settings.ae_title, ClientChannel(settings.tls, settings.dicom_tls))
     if database.verdict == "ok":
         yield from _check_roles(store, DicomAddress(settings.ae_title, settings.bind, settings.dicom_port))
         yield from _check_lists(store)
+        yield from _check_exchange(store)
+        yield from (Check(*found) for found in look_at_access(settings, store))
 
 
 def _check_folder(data_dir: Path, reserve_mib: int) -> Check:
@@ -142,11 +148,13 @@ def _check_torch() -> Check:
     return Check(part, "ok", found)
 
 
-def _check_destination(destination: Destination, calling_ae: str) -> Check:
+def _check_destination(destination: Destination, calling_ae: str, security: ClientChannel) -> Check:
     part = f"destination {destination.name}"
+    if destination.takes_reports:
+        return _check_report_destination(part, destination)
     if destination.dicom is None:
         return _check_dicomweb(part, destination.address)
-    if echo(destination.dicom, calling_ae):
+    if echo(destination.dicom, calling_ae, security):
         return Check(part, "ok", f"{destination.address} answers C-ECHO")
     advice = f"start it, open the way to it, and let it know the AE title {calling_ae}; results wait meanwhile"
     return Check(part, "failed", f"{destination.address} does not answer C-ECHO", advice)
@@ -160,6 +168,36 @@ def _check_dicomweb(part: str, address: str) -> Check:
     if status >= httpx.codes.BAD_REQUEST:
         return Check(part, "failed", f"{address} answers {status}", "correct the address or its access rights")
     return Check(part, "ok", f"{address} answers")
+
+
+def _check_report_destination(part: str, destination: Destination) -> Check:
+    address = destination.url
+    try:
+        if destination.way == "hl7":
+            parts = urlsplit(address)
+            socket.create_connection((parts.hostname or "", parts.port or 0), timeout=_TIMEOUT_S).close()
+            return Check(part, "ok", f"{address} takes connections")
+        status = httpx.get(f"{address}/metadata", timeout=_TIMEOUT_S, trust_env=False).status_code
+    except (httpx.HTTPError, OSError) as error:
+        return Check(part, "failed", f"{address}: {type(error).__name__}", "start it, or correct the address")
+    if status >= httpx.codes.BAD_REQUEST:
+        return Check(part, "failed", f"{address}/metadata answers {status}", "correct the address or its access rights")
+    return Check(part, "ok", f"{address} answers")
+
+
+def _check_exchange(store: Store) -> Iterable[Check]:
+    """Look at subscriptions that were switched off, servers that are not reached, and patients that differ."""
+    with store.read() as connection:
+        off = count_subscriptions(connection).get("off", 0)
+        differing = connection.scalar(sa.select(sa.func.count()).select_from(demographic_issue))
+        polls = connection.execute(sa.select(fhir_poll).where(fhir_poll.c.failures > 0)).all()
+    if off:
+        yield Check("subscriptions", "warning", f"{off} are off", "GET /fhir/Subscription?status=off says why")
+    if differing:
+        found = f"studies whose patient others describe otherwise: {differing}"
+        yield Check("demographics", "warning", found, "GET /fhir/Flag; hybridmed studies show UID")
+    for poll in polls:
+        yield Check(f"poll of {poll.type}", "warning", f"{poll.failures} failures: {poll.reason}", "see [exchange]")
 
 
 def _check_roles(store: Store, own: DicomAddress) -> Iterable[Check]:
@@ -196,12 +234,14 @@ def _check_lists(store: Store) -> Iterable[Check]:
         yield Check("deliveries", "warning", f"{failed} failed", "hybridmed deliveries list --state failed")
 
 
-def echo(address: DicomAddress, calling_ae: str) -> bool:
+def echo(address: DicomAddress, calling_ae: str, security: ClientChannel | None = None) -> bool:
     """Say whether a DICOM peer answers C-ECHO (PS3.4 A) within a few seconds."""
     entity = ApplicationEntity(calling_ae)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = _TIMEOUT_S
     entity.add_requested_context(Verification)
-    association = entity.associate(address.host, address.port, ae_title=address.ae_title)
+    association = entity.associate(
+        address.host, address.port, ae_title=address.ae_title, tls_args=tls_args(address, security)
+    )
     if not association.is_established:
         return False
     try:

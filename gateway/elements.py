@@ -36,6 +36,33 @@ _SHORT_LENGTH_VRS = frozenset(
 _CHUNK = 1 << 16
 
 
+class HeadEndedError(Exception):
+    """The reading needs more of a data set than its head."""
+
+
+class Head(io.BytesIO):
+    """The first bytes of a data set; reading beyond them raises HeadEndedError.
+
+    Parameters
+    ----------
+    data
+        The bytes.
+    is_whole
+        Whether there are no others: then reading beyond them meets the end.
+    """
+
+    def __init__(self, data: bytes | bytearray, is_whole: bool) -> None:
+        super().__init__(data)
+        self._is_whole = is_whole
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read so many bytes."""
+        data = super().read(size)
+        if not self._is_whole and len(data) != size:
+            raise HeadEndedError
+        return data
+
+
 @dataclass(frozen=True, slots=True)
 class Encoding:
     """How a data set is encoded, its compression aside."""

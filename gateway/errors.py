@@ -5,10 +5,13 @@ GatewayError
 ├── InvalidQueryError            a query that cannot be answered as it stands; exit code 2, HTTP 400
 ├── NotFoundError                no such study, job, bundle or delivery; exit code 3, HTTP 404
 ├── ConflictError                the state does not allow it; exit code 1, HTTP 409
+├── CredentialError              a token or a key that is not taken; exit code 2, HTTP 401
 ├── ServiceAwayError             a part we need is away; may pass; exit code 4, HTTP 503
 │   ├── DatabaseAwayError
 │   ├── BrokerAwayError
-│   └── DestinationAwayError
+│   ├── FilesAwayError
+│   ├── DestinationAwayError
+│   └── IssuerAwayError
 ├── SchemaError                  the database's schema is newer than this program; exit code 1
 ├── RefusedError                 an instance we do not take; carries its DIMSE status
 │   ├── OutOfResourcesError      0xA700 (PS3.4 table B.2-1)
@@ -59,6 +62,13 @@ class ConflictError(GatewayError):
     http_status = 409
 
 
+class CredentialError(GatewayError):
+    """A token, an assertion or a key that is not taken; the message says why, and nothing of what it holds."""
+
+    exit_code = 2
+    http_status = 401
+
+
 class ServiceAwayError(GatewayError):
     """A part that we need does not answer."""
 
@@ -75,8 +85,16 @@ class BrokerAwayError(ServiceAwayError):
     """RabbitMQ does not answer, or did not confirm."""
 
 
+class FilesAwayError(ServiceAwayError):
+    """The bucket that holds the stored files does not answer."""
+
+
 class DestinationAwayError(ServiceAwayError):
     """A destination does not answer, or refused for now."""
+
+
+class IssuerAwayError(ServiceAwayError):
+    """Whoever issues tokens (OpenID Connect), or keeps a client's keys, does not answer."""
 
 
 class SchemaError(GatewayError):

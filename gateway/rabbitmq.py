@@ -204,7 +204,10 @@ def _parameters(url: str, heartbeat_s: int) -> pika.URLParameters:
 
 
 def _parse(body: bytes, priority: Priority) -> JobMessage | None:
-    """Return the message, None where it is none of ours."""
+    """Return the message, None where it is none of ours.
+
+    Fields that we do not know are left alone: during a rolling upgrade newer programs publish too.
+    """
     try:
         content = json.loads(body)
         return JobMessage(str(content["job_id"]), priority, dict(content.get("trace_context") or {}))

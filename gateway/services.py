@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
+import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import sqlalchemy as sa
 import structlog
@@ -20,6 +22,8 @@ from gateway.store.services import ServiceBeat, beat, forget
 
 log = structlog.get_logger()
 
+Exemplar: TypeAlias = tuple[str, float, float]
+"""Trace id, value, and when, in seconds since 1970."""
 BEAT_S = 5.0
 """Seconds between heartbeats."""
 GONE_S = 30.0
@@ -45,6 +49,7 @@ class Counters:
 
     def __init__(self) -> None:
         self._values: Counter[str] = Counter()
+        self._exemplars: dict[str, Exemplar] = {}
         self._lock = threading.Lock()
 
     def add(self, name: str, amount: float = 1) -> None:
@@ -57,10 +62,45 @@ class Counters:
         with self._lock:
             self._values[name] = value  # type: ignore[assignment] # as above
 
+    def observe(
+        self, name: str, value: float, bounds: Sequence[float], /, *, trace_id: str | None = None, **labels: str
+    ) -> None:
+        """Count a value in a histogram: cumulative buckets up to each bound, sum and count.
+
+        Parameters
+        ----------
+        name
+            With its unit: `job_stage_seconds`.
+        bounds
+            Upper bounds, ascending; always the same for one name.
+        trace_id
+            The trace that the value belongs to, kept as the bucket's exemplar.
+        """
+        common = "".join(f'{label}="{text}",' for label, text in sorted(labels.items()))
+        with self._lock:
+            for bound in (*bounds, math.inf):
+                key = f'{name}_bucket{{{common}le="{_as_text(bound)}"}}'
+                self._values[key] += int(value <= bound)
+            is_within = next(bound for bound in (*bounds, math.inf) if value <= bound)
+            self._values[f"{name}_sum{{{common.rstrip(',')}}}"] += value  # type: ignore[assignment] # as above
+            self._values[f"{name}_count{{{common.rstrip(',')}}}"] += 1
+            if trace_id is not None:
+                key = f'{name}_bucket{{{common}le="{_as_text(is_within)}"}}'
+                self._exemplars[key] = (trace_id, value, time.time())
+
     def snapshot(self) -> Mapping[str, float]:
         """Return a copy."""
         with self._lock:
             return dict(self._values)
+
+    def exemplars(self) -> Mapping[str, Exemplar]:
+        """Return for each bucket that has one its latest exemplar."""
+        with self._lock:
+            return dict(self._exemplars)
+
+
+def _as_text(bound: float) -> str:
+    return "+Inf" if math.isinf(bound) else str(float(bound))
 
 
 class Heartbeat:
@@ -111,6 +151,7 @@ class Heartbeat:
                     state="degraded" if reasons else "ready",
                     reason="; ".join(f"{part}: {why}" for part, why in sorted(reasons.items())) or None,
                     counters=self.counters.snapshot(),
+                    exemplars=self.counters.exemplars(),
                 ),
             )
 

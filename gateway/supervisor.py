@@ -51,7 +51,7 @@ class Supervisor:
     Parameters
     ----------
     roles
-        Names of the roles; one process each.
+        Names of the roles, a process for each name; one that stands twice runs twice.
     command
         The program of a role without its name, for example `[python, -m, gateway, serve, --only]`.
     """
@@ -119,6 +119,11 @@ class Supervisor:
                 log.warning("role.killed", pid=process.pid)
                 process.kill()
                 process.wait()
+
+
+def is_supervised() -> bool:
+    """Say whether a supervisor started this process, to run one role."""
+    return LIFELINE in os.environ
 
 
 def role_command() -> list[str]:

@@ -6,6 +6,8 @@ actions.py  verify, studies stat, deliveries resend
 bundles.py  bundles, train, evaluate, calibrate, compress
 viewer.py   the viewer, brought once
 running.py  serve, send, reprocess, demo, db, doctor
+audit.py    the audit trail; purge.py  retention
+operate.py  health, backup, restore, evidence, support
 output.py   tables and JSON
 
 Exit codes: 0 done, 1 failed, 2 usage or settings, 3 not found, 4 a service is away.

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from gateway.audit import codes
 from gateway.cli import lists
+from gateway.cli.audit import note_acts
 from gateway.cli.output import out, print_json, working
 from gateway.errors import ConflictError
 from gateway.store.deliveries import resend
@@ -48,9 +50,11 @@ def verify(
     fields |= {f"remove:{outcome}:{number}": "1" for number in removed or ()}
     verdict = read_verdict(fields)
     with working("verifying"), operator_store() as store:
+        from gateway.config import load_settings
         from gateway.wiring.verification import build_verifier
 
-        made = build_verifier(store).verify(verdict)
+        made = build_verifier(store, load_settings()).verify(verdict)
+        note_acts(store, [made.study_instance_uid], codes.VERIFICATION)
     if as_json:
         print_json({"job_id": made.job_id, "study_instance_uid": made.study_instance_uid, "is_new": made.is_new})
     else:

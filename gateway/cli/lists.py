@@ -13,7 +13,7 @@ from gateway.cli.output import out, print_heading, print_json, print_record, pri
 from gateway.errors import GatewayError, NotFoundError
 from gateway.job import State
 from gateway.services import gone_before
-from gateway.store import Store, deliveries, jobs, quarantine, results, services, studies
+from gateway.store import Store, deliveries, demographics, jobs, quarantine, results, services, studies
 from gateway.wiring import operator_store
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -66,11 +66,15 @@ def show_study(study_instance_uid: str, as_json: AsJson = False) -> None:
         series = studies.list_series(connection, study_instance_uid)
         its_jobs = jobs.list_jobs(connection, jobs.JobFilter(study_instance_uid=study_instance_uid), limit=1000)
         artefacts = {row.id: results.list_artefacts(connection, row.id) for row in its_jobs}
-    record = {**asdict(found), "series": series, "jobs": its_jobs, "artefacts": artefacts}
+        issue = demographics.issue_of_study(connection, study_instance_uid)
+    record = {**asdict(found), "series": series, "jobs": its_jobs, "artefacts": artefacts, "demographics": issue}
     if as_json:
         print_json(record)
         return
     print_record(found, as_json=False)
+    if issue is not None:
+        print_heading("Demographics")
+        out.print(f"{issue.source} says otherwise than the images: {', '.join(issue.elements)}")
     print_heading("Series")
     print_rows(series, _SERIES_COLUMNS, as_json=False, empty="-")
     print_heading("Jobs")

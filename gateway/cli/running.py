@@ -12,13 +12,15 @@ import typer
 from rich.progress import track
 from rich.text import Text
 
+from gateway.audit import codes
+from gateway.cli.audit import note_acts
 from gateway.cli.output import err, out, print_error, print_json, print_rows, working
 from gateway.config import DicomAddress, Settings, load_settings
 from gateway.errors import ConfigurationError, DatabaseAwayError, NotFoundError
 from gateway.log import configure_logging
 from gateway.store import schema
 from gateway.store.studies import StudyFilter
-from gateway.supervisor import ROLES, Supervisor, role_command, run_role
+from gateway.supervisor import ROLES, Supervisor, is_supervised, role_command, run_role
 from gateway.wiring import build_role, describe_bundles, open_settings_store, operator_store
 
 if TYPE_CHECKING:
@@ -46,13 +48,15 @@ def serve(
     settings = load_settings()
     role = roles[0] if len(roles) == 1 else "serve"
     configure_logging(settings.log_format, settings.log_level, role)
-    if len(roles) == 1:
+    counts = {"web": settings.web_process_count, "receive": settings.receive_processes}
+    processes = [each for each in roles for _ in range(counts.get(each, 1))]
+    if len(processes) == 1 or (len(roles) == 1 and is_supervised()):
         run_role(build_role(roles[0], settings))
         return
     _require_schema(settings)
     _require_free_ports(settings, roles)
     log.info("serve.start", roles=list(roles), dicom=f"{settings.ae_title}@{settings.bind}:{settings.dicom_port}")
-    raise typer.Exit(Supervisor(roles, role_command()).run())
+    raise typer.Exit(Supervisor(processes, role_command()).run())
 
 
 def send(
@@ -112,6 +116,7 @@ def reprocess(
     with operator_store() as store:
         total, made = reprocess_studies(store, build_router(settings, store), request, datetime.now(UTC))
         rows = list(track(made, "reprocessing", total=total, console=err, transient=True))
+        note_acts(store, [row.study_instance_uid for row in rows if row.job_ids], codes.REPROCESSING)
     columns = [
         ("Study Instance UID", lambda row: row.study_instance_uid),
         ("Jobs", lambda row: row.job_ids),

@@ -28,6 +28,7 @@ from gateway.errors import DatabaseAwayError, DestinationAwayError
 from gateway.job import retry_delay
 from gateway.query_retrieve.destination import connect
 from gateway.query_retrieve.store_user import held_still
+from gateway.secure_channel import ClientChannel
 from gateway.services import Heartbeat
 from gateway.store import Store, commitments
 from gateway.store.commitments import Commitment
@@ -72,6 +73,8 @@ class CommitmentTeller:
         AE title -> address.
     limits
         Times and tries.
+    security
+        For peers that are called by TLS.
     now
         The clock.
     """
@@ -86,6 +89,7 @@ class CommitmentTeller:
         ae_title: str,
         peers: Mapping[str, DicomAddress],
         limits: TellingLimits,
+        security: ClientChannel | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
@@ -93,6 +97,7 @@ class CommitmentTeller:
         self._ae_title = ae_title
         self._peers = dict(peers)
         self._limits = limits
+        self._security = security
         self._now = now
         self._away: Counter[str] = Counter()
         self._without_address: set[str] = set()
@@ -190,7 +195,7 @@ class CommitmentTeller:
         """Give an association in which we are the SCP (PS3.7 D.3.3.4); DestinationAwayError where there is none."""
         contexts = [build_context(PUSH_MODEL, list(UNCOMPRESSED))]
         role = build_role(PUSH_MODEL, scp_role=True)
-        association = connect(address, self._ae_title, contexts, self._limits.timeout_s, role)
+        association = connect(address, self._ae_title, contexts, self._limits.timeout_s, role, security=self._security)
         try:
             with held_still(association):
                 yield association

@@ -18,6 +18,7 @@ from gateway.config import DicomAddress
 from gateway.delivery.sender import Outgoing
 from gateway.delivery.status import is_stored, raise_for
 from gateway.errors import DestinationAwayError
+from gateway.secure_channel import ClientChannel, tls_args
 
 
 class DimseSender:
@@ -31,9 +32,14 @@ class DimseSender:
         Ours.
     timeout_s
         Limit of each step: connection, negotiation, each answer.
+    security
+        For a peer that is called by TLS.
     """
 
-    def __init__(self, address: DicomAddress, ae_title: str, timeout_s: float) -> None:
+    def __init__(
+        self, address: DicomAddress, ae_title: str, timeout_s: float, security: ClientChannel | None = None
+    ) -> None:
+        self._security = security
         self._address = address
         self._ae_title = ae_title
         self._timeout_s = timeout_s
@@ -54,7 +60,10 @@ class DimseSender:
     def associated(self, objects: Sequence[Outgoing]) -> Iterator[Association]:
         """Give an association that offers what the objects need; DestinationAwayError where there is none."""
         association = self._entity(objects).associate(
-            self._address.host, self._address.port, ae_title=self._address.ae_title
+            self._address.host,
+            self._address.port,
+            ae_title=self._address.ae_title,
+            tls_args=tls_args(self._address, self._security),
         )
         if not association.is_established:
             raise DestinationAwayError(_why_not(association))

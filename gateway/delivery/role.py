@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
+from typing import TypeAlias
 
 import structlog
+from sqlalchemy.engine import Connection
 
+from gateway.audit.acts import Moved, transferred
+from gateway.audit.event import AuditEvent
+from gateway.audit.trail import record
 from gateway.config import Destination
+from gateway.delivery.report_sender import OutgoingReport, ReportSender
 from gateway.delivery.sender import Outgoing, Sender
-from gateway.errors import DatabaseAwayError, DeliveryError, DestinationAwayError
+from gateway.errors import DatabaseAwayError, DeliveryError, DestinationAwayError, FilesAwayError
+from gateway.exchange.report import read_report
 from gateway.job import retry_delay
 from gateway.lease import LeaseKeeper
 from gateway.services import Heartbeat
 from gateway.store import Store, deliveries
+from gateway.store.commits import Commits
 from gateway.store.deliveries import DeliveryClaim
+from gateway.store.jobs import get_job
 from gateway.store.results import DICOM, NewArtefact, list_artefacts
+from gateway.tracing import Carrier, span, trace_id
 from gateway.variant import takes, variant_name
 
 log = structlog.get_logger()
@@ -28,6 +39,7 @@ log = structlog.get_logger()
 _POLL_S = 0.5
 _LOOK_S = 0.2
 _AWAY_S = 1.0
+_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _LOOK_EVERY_S = 30.0
 """Seconds between looks for deliveries to destinations that are not configured."""
 
@@ -41,6 +53,9 @@ class DeliveryLimits:
     """Answers that refuse, before it is given up; a destination that is away is tried for ever."""
     retry_first: timedelta
     retry_limit: timedelta
+
+
+_Load: TypeAlias = Outgoing | OutgoingReport
 
 
 class _Turn(Enum):
@@ -64,6 +79,8 @@ class Deliverer:
         Gives the way to send to a destination.
     limits
         Leases and tries.
+    ae_title
+        Ours, for the audit trail.
     now
         The clock.
     """
@@ -76,8 +93,9 @@ class Deliverer:
         store: Store,
         heartbeat: Heartbeat,
         destinations: Sequence[Destination],
-        open_sender: Callable[[Destination], Sender],
+        open_sender: Callable[[Destination], Sender | ReportSender],
         limits: DeliveryLimits,
+        ae_title: str = "",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
@@ -85,6 +103,7 @@ class Deliverer:
         self._destinations = tuple(destinations)
         self._open_sender = open_sender
         self._limits = limits
+        self._ae_title = ae_title
         self._now = now
         self._keeper = LeaseKeeper(self._renew, limits.lease_s / 3, "deliver-leases")
 
@@ -104,6 +123,7 @@ class Deliverer:
 
     def _serve(self, destination: Destination, stop: threading.Event) -> None:
         sender = self._open_sender(destination)
+        commits = Commits(self._store)
         away = 0
         while not stop.is_set():
             try:
@@ -115,14 +135,14 @@ class Deliverer:
                 continue
             self._heartbeat.recovered("database")
             if turn is _Turn.IDLE:
-                stop.wait(_POLL_S)
+                commits.wait(stop, _POLL_S)
             elif turn is _Turn.SENT:
                 away = 0
             else:
                 away += 1
                 stop.wait(retry_delay(away, self._limits.retry_first, self._limits.retry_limit).total_seconds())
 
-    def _deliver_next(self, destination: Destination, sender: Sender) -> _Turn:
+    def _deliver_next(self, destination: Destination, sender: Sender | ReportSender) -> _Turn:
         with self._store.read() as connection:
             if not deliveries.has_due(connection, destination.name, self._now()):
                 return _Turn.IDLE
@@ -130,27 +150,53 @@ class Deliverer:
             claimed = deliveries.claim(connection, destination.name, self._now(), self._limits.lease_s)
             if claimed is None:
                 return _Turn.IDLE
-            artefacts = list_artefacts(connection, claimed.job_id)
+            objects = self._load(connection, destination, claimed.job_id)
+            carrier = get_job(connection, claimed.job_id).trace_context or {}
         lease = self._keeper.hold(claimed)
         try:
-            return self._send(claimed, destination, sender, self._chosen(destination, artefacts))
+            with span("delivery", carrier, job_id=claimed.job_id, destination=destination.name):
+                return self._timed(carrier, claimed, destination, sender, objects)
         finally:
             self._keeper.release(lease)
 
+    def _timed(
+        self,
+        carrier: Carrier,
+        claimed: DeliveryClaim,
+        destination: Destination,
+        sender: Sender | ReportSender,
+        objects: Sequence[_Load],
+    ) -> _Turn:
+        began = time.monotonic()
+        turn = self._send(claimed, destination, sender, objects)
+        if turn is _Turn.SENT:
+            took_s = time.monotonic() - began
+            self._heartbeat.counters.observe(
+                "hybridmed_delivery_seconds",
+                took_s,
+                _SECONDS,
+                trace_id=trace_id(carrier),
+                destination=destination.name,
+            )
+        return turn
+
     def _send(
-        self, claimed: DeliveryClaim, destination: Destination, sender: Sender, objects: Sequence[Outgoing]
+        self, claimed: DeliveryClaim, destination: Destination, sender: Sender | ReportSender, objects: Sequence[_Load]
     ) -> _Turn:
         began = time.monotonic()
         try:
-            missing = [each.kind for each in objects if not each.path.is_file()]
+            missing = [each.kind for each in objects if isinstance(each, Outgoing) and not self._is_there(each)]
             if missing:
                 raise DeliveryError(f"result file is gone: {', '.join(missing)}")
             if objects:
-                sender.send(objects)
+                record(self._told(destination, objects, is_begin=True))
+                _hand_over(sender, objects)
         except DestinationAwayError as error:
+            record(self._told(destination, objects, failure=str(error)))
             self._put_back(claimed, str(error))
             return _Turn.AWAY
         except DeliveryError as error:
+            record(self._told(destination, objects, failure=str(error)))
             self._recovered(destination)
             self._refused(claimed, str(error))
             return _Turn.SENT
@@ -158,6 +204,8 @@ class Deliverer:
             self._refused(claimed, f"{type(error).__name__} while sending")
             return _Turn.SENT
         self._recovered(destination)
+        if objects:
+            record(self._told(destination, objects))
         note = None if objects else "nothing that this destination takes"
         with self._store.write() as connection:
             deliveries.finish(connection, claimed, self._now(), note)
@@ -165,6 +213,20 @@ class Deliverer:
         log.info("delivery.done", **_names(claimed), objects=len(objects), took_s=took_s)
         self._count(claimed, "done")
         return _Turn.SENT
+
+    def _is_there(self, outgoing: Outgoing) -> bool:
+        """Say whether a file is on this host, brought there where it can be; DestinationAwayError where it may come."""
+        try:
+            return self._store.files.local(outgoing.path.relative_to(self._store.data_dir).as_posix()).is_file()
+        except FilesAwayError as error:
+            raise DestinationAwayError(str(error)) from error
+
+    def _load(self, connection: Connection, destination: Destination, job_id: str) -> Sequence[_Load]:
+        """Return what goes to a destination: the job's report as it now stands, or DICOM objects."""
+        if not destination.takes_reports:
+            return self._chosen(destination, list_artefacts(connection, job_id))
+        report = read_report(connection, job_id)
+        return [OutgoingReport(report)] if report.resources else []
 
     def _chosen(self, destination: Destination, artefacts: Sequence[NewArtefact]) -> list[Outgoing]:
         """Return what a destination takes, in its own variant where there is one."""
@@ -182,9 +244,27 @@ class Deliverer:
                 path=self._store.data_dir / artefact.path,
                 sop_class_uid=artefact.sop_class_uid or "",
                 sop_instance_uid=artefact.sop_instance_uid or "",
+                study_instance_uid=artefact.study_instance_uid,
             )
             for artefact in by_kind.values()
         ]
+
+    def _told(
+        self, destination: Destination, objects: Sequence[_Load], *, is_begin: bool = False, failure: str = ""
+    ) -> AuditEvent:
+        """Return what goes out for the audit trail; all objects of a job are of one study."""
+        counts = Counter(each.sop_class_uid for each in objects if each.sop_class_uid)
+        moved = Moved(objects[0].study_instance_uid if objects else "", () if failure else tuple(counts.items()))
+        address = destination.dicom
+        return transferred(
+            self._ae_title,
+            destination.address if address is None else address.ae_title,
+            moved,
+            direction="out",
+            is_begin=is_begin,
+            address=destination.address if address is None else address.host,
+            failure=failure,
+        )
 
     def _put_back(self, claimed: DeliveryClaim, reason: str) -> None:
         with self._store.write() as connection:
@@ -227,6 +307,15 @@ class Deliverer:
     def _count(self, claimed: DeliveryClaim, outcome: str) -> None:
         labels = f'destination="{claimed.destination}",outcome="{outcome}"'
         self._heartbeat.counters.add(f"hybridmed_deliveries_total{{{labels}}}")
+
+
+def _hand_over(sender: Sender | ReportSender, objects: Sequence[_Load]) -> None:
+    if isinstance(sender, ReportSender):
+        for each in objects:
+            if isinstance(each, OutgoingReport):
+                sender.send_report(each.report)
+    else:
+        sender.send([each for each in objects if isinstance(each, Outgoing)])
 
 
 def _names(claimed: DeliveryClaim) -> dict[str, str | int]:

@@ -18,6 +18,7 @@ class Outgoing:
     """A Part 10 file."""
     sop_class_uid: str
     sop_instance_uid: str
+    study_instance_uid: str = ""
 
 
 class Sender(Protocol):

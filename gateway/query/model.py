@@ -11,7 +11,7 @@ Item = Mapping[int, str]
 """An item of a sequence."""
 Value = str | int | None | Sequence[str] | Sequence[Item]
 Match = Mapping[int, Value]
-"""Tag -> value. Texts may be empty and numbers None, several values are a list, a sequence is a list of items."""
+"""Tag -> value. Texts may be empty and numbers None, several values are a tuple, a sequence is a list of items."""
 
 
 @dataclass(frozen=True, slots=True)

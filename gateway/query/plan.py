@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -28,49 +28,98 @@ from gateway.store.tables import artefact, instance, series
 
 STUDY_COUNT = "study_count"
 """The column that counts a patient's studies."""
+_OFFSET, _LIMIT, _UP_TO = "page_offset", "page_limit", "page_end"
+_LONGEST_KEPT = 1024
+"""Characters of the values of a search whose statement is kept."""
 _DATE_TIMES = ((0x00080020, 0x00080030), (0x00080021, 0x00080031), (0x00400244, 0x00400245))
 _FOLDED = {"patient_name": "patient_name_folded", "referring_physician": "referring_physician_folded"}
 
 Asked = tuple[Attribute, Criterion]
 
 
+class _Search(NamedTuple):
+    """What the pages of one search have in common."""
+
+    level: Level
+    keys: tuple[tuple[int, str], ...]
+    parents: tuple[tuple[int, str], ...]
+    is_fuzzy: bool
+    is_combined: bool
+    is_limited: bool
+    dialect_name: str
+
+
 def statement(query: Query, dialect_name: str, among: Sequence[str] | None = None) -> sa.Select[Any]:
-    """Return the statement of a query; InvalidQueryError where a key's value is not one that it takes.
+    """Return the statement of a query; its parameters that make the page are those of `bounds`.
 
     Parameters
     ----------
     among
         The studies that it is about; None: all.
+
+    Raises
+    ------
+    InvalidQueryError
+        A key's value is not one that it takes.
     """
-    asked = _asked(query)
+    search = _Search(
+        query.level,
+        tuple(query.keys.items()),
+        tuple(query.parents.items()),
+        query.is_fuzzy,
+        query.is_combined,
+        query.limit is not None,
+        dialect_name,
+    )
+    length = sum(len(value) for _, value in (*search.keys, *search.parents))
+    return _kept(search) if among is None and length <= _LONGEST_KEPT else _written(search, among)
+
+
+def bounds(query: Query) -> dict[str, int]:
+    """Return the parameters of a query's statement that say which page of it is wanted."""
+    if query.limit is None:
+        return {_OFFSET: query.offset}
+    return {_OFFSET: query.offset, _LIMIT: query.limit, _UP_TO: query.offset + query.limit}
+
+
+def _written(search: _Search, among: Sequence[str] | None = None) -> sa.Select[Any]:
+    asked = _asked(search)
     if among is not None:
         asked.append((BY_TAG[STUDY_UID], OneOf(tuple(among))))
-    conditions = Conditions(dialect_name)
+    conditions = Conditions(search.dialect_name)
     selects = [
-        _select(query.level, branch, _conditions(conditions, branch, asked, is_combined=query.is_combined))
-        for branch in BRANCHES[query.level]
+        _select(search.level, branch, _conditions(conditions, branch, asked, is_combined=search.is_combined))
+        for branch in BRANCHES[search.level]
     ]
     is_of_one_study = any(
         attribute.tag == STUDY_UID and isinstance(criterion, OneOf) and len(criterion.values) == 1
         for attribute, criterion in asked
     )
-    if len(selects) > 1 and not is_of_one_study and query.limit is not None:
-        selects = [_first(query.level, each, query.offset + query.limit) for each in selects]
+    if len(selects) > 1 and not is_of_one_study and search.is_limited:
+        selects = [_first(search.level, each) for each in selects]
     found = (selects[0] if len(selects) == 1 else sa.union_all(*selects)).subquery("found")
-    order = _order(query.level, found.c, is_of_one_study=is_of_one_study)
-    limited = sa.select(found).order_by(*order).limit(query.limit)
-    return limited.offset(query.offset) if query.offset else limited
+    order = _order(search.level, found.c, is_of_one_study=is_of_one_study)
+    page = sa.select(found).order_by(*order).offset(_bound(_OFFSET))
+    return page.limit(_bound(_LIMIT)) if search.is_limited else page
 
 
-def _asked(query: Query) -> list[Asked]:
-    known = matching_tags(query.level)
+_kept = lru_cache(maxsize=256)(_written)
+"""Further pages of a search: to write its statement takes as long as to find a page."""
+
+
+def _bound(name: str) -> sa.BindParameter[int]:
+    return sa.bindparam(name, type_=sa.Integer())
+
+
+def _asked(search: _Search) -> list[Asked]:
+    known = matching_tags(search.level)
     asked: list[Asked] = []
-    for tag, value in query.parents.items():
+    for tag, value in search.parents:
         attribute = BY_TAG[tag]
         exact = criterion_of(attribute, value) if attribute.vr == "UI" else OneOf((value,))
         asked.append((attribute, exact or OneOf(("",))))
-    for tag, value in query.keys.items():
-        if tag in known and (criterion := criterion_of(BY_TAG[tag], value, is_fuzzy=query.is_fuzzy)) is not None:
+    for tag, value in search.keys:
+        if tag in known and (criterion := criterion_of(BY_TAG[tag], value, is_fuzzy=search.is_fuzzy)) is not None:
             asked.append((BY_TAG[tag], criterion))
     return asked
 
@@ -111,10 +160,10 @@ def _select(level: Level, branch: Branch, conditions: Sequence[sa.ColumnElement[
     return sa.select(*columns).select_from(branch.source).where(*conditions, branch.is_shown)
 
 
-def _first(level: Level, select: sa.Select[Any], limit: int) -> sa.Select[Any]:
+def _first(level: Level, select: sa.Select[Any]) -> sa.Select[Any]:
     """Return the first rows of a branch: an index gives them, where a union of whole branches would be sorted."""
     order = _order(level, select.selected_columns, is_of_one_study=False)
-    return sa.select(select.order_by(*order).limit(limit).subquery())
+    return sa.select(select.order_by(*order).limit(_bound(_UP_TO)).subquery())
 
 
 def _patients(branch: Branch, conditions: Sequence[sa.ColumnElement[bool]]) -> sa.Select[Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from sqlalchemy.engine import Connection, RowMapping
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from gateway.query.attributes import (
     ATTRIBUTES,
@@ -24,19 +26,18 @@ from gateway.query.attributes import (
 )
 from gateway.query.model import Match, Query, Value
 from gateway.query.narrowing import few_studies
-from gateway.query.plan import STUDY_COUNT, statement
+from gateway.query.plan import STUDY_COUNT, bounds, statement
 from gateway.query.tally import StudyTally, tally
 
-Row = RowMapping
+Row = sa.Row[Any]
 _UNIQUE = frozenset({PATIENT_ID, STUDY_UID, SERIES_UID, SOP_INSTANCE_UID})
 _COLUMNS = {each.tag: each.column for each in ATTRIBUTES if each.column is not None and each.sequence is None}
 _REQUEST = {each.tag: each.column for each in ATTRIBUTES if each.column and each.sequence == REQUEST_ATTRIBUTES}
-_COUNTED: Mapping[int, Callable[[StudyTally, Row], Value]] = {
-    MODALITIES_IN_STUDY: lambda study, _row: sorted(study.modalities),
-    SOP_CLASSES_IN_STUDY: lambda study, _row: sorted(study.sop_classes),
-    STUDY_SERIES: lambda study, _row: len(study.instances),
-    STUDY_INSTANCES: lambda study, _row: study.instances.total(),
-    SERIES_INSTANCES: lambda study, row: study.instances[row["series_instance_uid"]],
+_COUNTED: Mapping[int, Callable[[StudyTally], Value]] = {
+    MODALITIES_IN_STUDY: lambda study: tuple(sorted(study.modalities)),
+    SOP_CLASSES_IN_STUDY: lambda study: tuple(sorted(study.sop_classes)),
+    STUDY_SERIES: lambda study: len(study.instances),
+    STUDY_INSTANCES: lambda study: sum(study.instances.values()),
 }
 
 
@@ -52,22 +53,49 @@ def find(connection: Connection, query: Query) -> list[Match]:
     """
     known = return_tags(query.level)
     wanted = known if query.wanted is None else known & (query.wanted | _UNIQUE)
-    result = connection.execute(statement(query, connection.dialect.name, few_studies(connection, query)))
-    rows = [row._mapping for row in result]
-    counts = tally(connection, (row["study_instance_uid"] for row in rows)) if wanted & _COUNTED.keys() else {}
-    return [_match(row, wanted, counts) for row in rows]
+    among = few_studies(connection, query)
+    result = connection.execute(statement(query, connection.dialect.name, among), bounds(query))
+    make = _Making({name: at for at, name in enumerate(result.keys())}, wanted)
+    rows = result.all()
+    counts = tally(connection, (row[make.study_uid] for row in rows)) if make.is_counted else {}
+    return [make.match(row, counts) for row in rows]
 
 
-def _match(row: Row, wanted: frozenset[int], counts: Mapping[str, StudyTally]) -> Match:
-    match: dict[int, Value] = {tag: row[name] for tag, name in _COLUMNS.items() if tag in wanted}
-    if wanted & _COUNTED.keys():
-        study = counts.get(row["study_instance_uid"]) or StudyTally()  # all of it rejected since the first look
-        match |= {tag: count(study, row) for tag, count in _COUNTED.items() if tag in wanted}
-    if REQUEST_ATTRIBUTES in wanted:
-        item = {tag: row[name] for tag, name in _REQUEST.items() if row[name]}
-        match[REQUEST_ATTRIBUTES] = [item] if item else []
-    if INSTANCE_AVAILABILITY in wanted:
-        match[INSTANCE_AVAILABILITY] = "ONLINE"
-    if PATIENT_STUDIES in wanted and STUDY_COUNT in row:
-        match[PATIENT_STUDIES] = row[STUDY_COUNT]
-    return match
+class _Making:
+    """Rows -> matches; what is the same for all rows is found out once.
+
+    Parameters
+    ----------
+    places
+        Of the columns in a row.
+    wanted
+        Tags.
+    """
+
+    def __init__(self, places: Mapping[str, int], wanted: frozenset[int]) -> None:
+        self.is_counted = bool(wanted & (_COUNTED.keys() | {SERIES_INSTANCES}))
+        self._plain = [(tag, places[name]) for tag, name in _COLUMNS.items() if tag in wanted]
+        self._counted = [(tag, count) for tag, count in _COUNTED.items() if tag in wanted]
+        self._request = (
+            [(tag, places[name]) for tag, name in _REQUEST.items()] if REQUEST_ATTRIBUTES in wanted else None
+        )
+        self._same: Match = {INSTANCE_AVAILABILITY: "ONLINE"} if INSTANCE_AVAILABILITY in wanted else {}
+        self._studies = places.get(STUDY_COUNT) if PATIENT_STUDIES in wanted else None
+        self.study_uid = places.get("study_instance_uid", -1)
+        self._series_uid = places["series_instance_uid"] if SERIES_INSTANCES in wanted else None
+
+    def match(self, row: Row, counts: Mapping[str, StudyTally]) -> Match:
+        match: dict[int, Value] = {tag: row[at] for tag, at in self._plain}
+        if self.is_counted:
+            study = counts.get(row[self.study_uid]) or StudyTally()  # all of it rejected since the first look
+            for tag, count in self._counted:
+                match[tag] = count(study)
+            if self._series_uid is not None:
+                match[SERIES_INSTANCES] = study.instances.get(row[self._series_uid], 0)
+        if self._request is not None:
+            item = {tag: row[at] for tag, at in self._request if row[at]}
+            match[REQUEST_ATTRIBUTES] = [item] if item else []
+        if self._studies is not None:
+            match[PATIENT_STUDIES] = row[self._studies]
+        match.update(self._same)
+        return match

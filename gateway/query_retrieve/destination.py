@@ -15,6 +15,7 @@ from gateway.errors import DestinationAwayError
 from gateway.query import StoredObject
 from gateway.query_retrieve.decode import DECODABLE
 from gateway.query_retrieve.recode import EXPLICIT, IMPLICIT, RECODABLE
+from gateway.secure_channel import ClientChannel, tls_args
 from gateway.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 
 _MOST_CONTEXTS = 128
@@ -23,7 +24,11 @@ _LARGEST_PDU = 1 << 16
 
 
 def open_association(
-    address: DicomAddress, ae_title: str, objects: Sequence[StoredObject], timeout_s: float
+    address: DicomAddress,
+    ae_title: str,
+    objects: Sequence[StoredObject],
+    timeout_s: float,
+    security: ClientChannel | None = None,
 ) -> Association:
     """Return an association that offers each object as it is stored, and uncompressed where that can be made.
 
@@ -32,7 +37,7 @@ def open_association(
     DestinationAwayError
         The peer does not answer, or refuses.
     """
-    return connect(address, ae_title, _contexts(objects), timeout_s)
+    return connect(address, ae_title, _contexts(objects), timeout_s, security=security)
 
 
 def connect(
@@ -41,6 +46,7 @@ def connect(
     contexts: list[PresentationContext],
     timeout_s: float,
     *roles: SCP_SCU_RoleSelectionNegotiation,
+    security: ClientChannel | None = None,
 ) -> Association:
     """Return an association with a peer, each step with a time limit.
 
@@ -57,6 +63,7 @@ def connect(
             ae_title=address.ae_title,
             max_pdu=_LARGEST_PDU,
             ext_neg=list(roles),
+            tls_args=tls_args(address, security),
         )
     except OSError as error:  # of the name's resolution
         raise DestinationAwayError(f"the host of {address.ae_title} is unknown") from error

@@ -10,6 +10,9 @@ import structlog
 from pydicom.dataset import Dataset
 from pynetdicom import evt
 
+from gateway.audit.acts import peer, queried
+from gateway.audit.event import AuditEvent
+from gateway.audit.trail import record
 from gateway.dimse_service import UNCOMPRESSED, Handler
 from gateway.errors import CannotUnderstandError, DatabaseAwayError, InvalidQueryError, RefusedError
 from gateway.place import place
@@ -84,6 +87,7 @@ class FindService:
         finally:
             self._counters.add(f'hybridmed_finds_total{{status="{status}"}}')
             self._counters.add("hybridmed_find_answers_total", answers)
+            record(self._asked(event))
             log.info(
                 "find.done",
                 calling_ae=(event.assoc.requestor.ae_title or "").strip(),
@@ -91,6 +95,17 @@ class FindService:
                 answers=answers,
                 took_s=round(time.monotonic() - began, 3),
             )
+
+    def _asked(self, event: evt.Event) -> AuditEvent:
+        """Return the query for the audit trail."""
+        stream, requestor = getattr(event.request, "Identifier", None), event.assoc.requestor
+        return queried(
+            self._ae_title,
+            peer((requestor.ae_title or "").strip(), requestor.address or ""),
+            str(event.context.abstract_syntax),
+            b"" if stream is None else stream.getvalue(),
+            str(event.context.transfer_syntax),
+        )
 
     def _answers(self, event: evt.Event) -> Iterator[tuple[int, Dataset]]:
         syntax, sop_class = event.context.transfer_syntax, str(event.context.abstract_syntax)

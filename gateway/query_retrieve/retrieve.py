@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ import structlog
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_GET, C_MOVE, DimseServiceType
 
+from gateway.audit.acts import Moved, transferred
+from gateway.audit.event import AuditEvent
+from gateway.audit.trail import record
 from gateway.config import DicomAddress
 from gateway.decoding import FrameDecoder
 from gateway.dimse_service import UNCOMPRESSED
@@ -23,6 +27,7 @@ from gateway.query_retrieve.negotiation import is_relational
 from gateway.query_retrieve.response import Tally, respond
 from gateway.query_retrieve.selection import select_objects
 from gateway.query_retrieve.store_user import Originator, StoreUser, has_ended, held_still
+from gateway.secure_channel import ClientChannel
 from gateway.services import Counters
 from gateway.store import Store
 
@@ -47,6 +52,8 @@ class Retrieving:
     ae_title: str
     timeout: timedelta
     """Limit of each step with a peer."""
+    security: ClientChannel | None = None
+    """For peers that are called by TLS."""
 
 
 class RetrieveService:
@@ -113,6 +120,8 @@ class Retrieval:
         self._parts = retrieving
         self._tally = Tally()
         self._began = time.monotonic()
+        self._sent: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        """Study -> SOP class -> instances that the peer has."""
 
     def run(self) -> None:
         """Perform the sub-operations and answer: 0000, A701, A702, A801, A900, B000, C000 or FE00."""
@@ -126,6 +135,8 @@ class Retrieval:
             self._finish(_CANNOT_COUNT, "the database does not answer")
             return
         self._tally.remaining = len(objects)
+        for study_uid in sorted({stored.study_instance_uid for stored in objects}):
+            record(self._told(Moved(study_uid), is_begin=True))
         if not objects:
             self._finish(0)
             return
@@ -173,7 +184,7 @@ class Retrieval:
     def _new_association(self, address: DicomAddress, objects: Sequence[StoredObject]) -> Iterator[StoreUser]:
         timeout_s = self._parts.timeout.total_seconds()
         originator = Originator((self._association.requestor.ae_title or "").strip(), self._request.MessageID or 0)
-        association = open_association(address, self._parts.ae_title, objects, timeout_s)
+        association = open_association(address, self._parts.ae_title, objects, timeout_s, self._parts.security)
         try:
             with held_still(association):
                 yield StoreUser(association, self._parts.decoder, timeout_s, originator)
@@ -195,7 +206,7 @@ class Retrieval:
 
     def _store(self, user: StoreUser, stored: StoredObject) -> None:
         try:
-            status = user.store(stored, self._parts.store.data_dir / stored.path)
+            status = user.store(stored, self._parts.store.files.local(stored.path))
         except DestinationAwayError:
             raise
         except OSError as error:
@@ -204,6 +215,8 @@ class Retrieval:
             reason = str(error) if isinstance(error, RefusedError) else f"cannot be sent: {type(error).__name__}"
             self._tally.failed(stored, reason)
         else:
+            if status == 0 or status in _STORED_WITH_WARNING:
+                self._sent[stored.study_instance_uid][stored.sop_class_uid] += 1
             if status == 0:
                 self._tally.completed()
             elif status in _STORED_WITH_WARNING:
@@ -223,8 +236,27 @@ class Retrieval:
     def _respond(self, status: int, comment: str | None = None) -> None:
         respond(self._association, self._context, self._request, status, self._tally, comment)
 
+    def _told(self, moved: Moved, *, is_begin: bool = False, failure: str = "") -> AuditEvent:
+        """Return what goes out for the audit trail; of a C-MOVE who asked is a third."""
+        requestor = self._association.requestor
+        asking = (requestor.ae_title or "").strip()
+        is_move = isinstance(self._request, C_MOVE)
+        return transferred(
+            self._parts.ae_title,
+            (self._request.MoveDestination or "").strip() if isinstance(self._request, C_MOVE) else asking,
+            moved,
+            direction="out",
+            is_begin=is_begin,
+            address="" if is_move else requestor.address or "",
+            asked_by=asking,
+            failure=failure,
+        )
+
     def _note(self, status: int | None) -> None:
-        """Log and count how it went; None: the peer has gone."""
+        """Log, count and tell how it went; None: the peer has gone."""
+        failure = "" if status == 0 else "not all were taken" if status is not None else "the peer has gone"
+        for study_uid, classes in sorted(self._sent.items()):
+            record(self._told(Moved(study_uid, tuple(classes.items())), failure=failure))
         kind = "move" if isinstance(self._request, C_MOVE) else "get"
         outcome = "gone" if status is None else f"{status:04X}"
         self._parts.counters.add(f'hybridmed_{kind}s_total{{status="{outcome}"}}')

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from gateway.errors import ConflictError, GatewayError
 from gateway.report import outcome_role
 from gateway.report.assignment import ObjectReference, derived_uid
+from gateway.report.document import RenderDocuments, Told
 from gateway.report.rejection_note import QUALITY, NoteIdentity, render_rejection_note
 from gateway.report.verified import Replacement, encoded, verified_report
 from gateway.report.verified_picture import redrawn_overlay
@@ -23,7 +24,7 @@ from gateway.store.verifications import NOTE
 from gateway.verification.corrections import Changes
 from gateway.verification.verdict import Verification
 from gateway.worker.files import FOLDER, WrittenFile, make_folder, write_result
-from gateway.worker.publish import PNG, queried
+from gateway.worker.publish import PNG, queried, write_documents
 from inference.findings import Findings, Outcome
 
 log = structlog.get_logger()
@@ -126,6 +127,23 @@ def write_objects(basis: Basis, changes: Sequence[Changes]) -> Objects:
     return Objects((*artefacts, *_pictures(basis, changes, segmentations)), withdrawn)
 
 
+def with_documents(basis: Basis, objects: Objects, told: Told, render: RenderDocuments) -> Objects:
+    """Return the objects with the documents of the revision, which are written."""
+    folder = make_folder(basis.data_dir, str(basis.job_id))
+    return replace(objects, artefacts=(*objects.artefacts, *write_documents(folder, told, render)))
+
+
+def shown_pictures(basis: Basis, objects: Objects, changes: Sequence[Changes]) -> list[Mapping[str, bytes]]:
+    """Return for each outcome the overlay that holds now; a file that is gone is left out."""
+    shown: list[dict[str, bytes]] = [{} for _ in basis.outcomes]
+    earlier = [each for each in basis.artefacts if not changes[each.ordinal].removed]
+    for each in [*earlier, *objects.artefacts]:
+        path = basis.data_dir / each.path
+        if each.kind == _OVERLAY and path.is_file():
+            shown[each.ordinal] = {_OVERLAY.removeprefix("picture-"): path.read_bytes()}
+    return list(shown)
+
+
 def _row(reference: ObjectReference, ordinal: int, variant: str, written: WrittenFile, dataset: Dataset) -> NewArtefact:
     return NewArtefact(
         kind=reference.kind,
@@ -152,7 +170,7 @@ def _pictures(basis: Basis, changes: Sequence[Changes], segmentations: Mapping[i
         return
     view = _view([each for each in basis.artefacts if each.media_type == DICOM], "")
     for artefact in basis.artefacts:
-        if artefact.media_type == DICOM:
+        if artefact.media_type != PNG:
             continue
         ordinal = artefact.ordinal
         outcome = basis.outcomes[ordinal]

@@ -15,7 +15,9 @@ from sqlalchemy.engine import Connection
 from gateway.errors import ConflictError
 from gateway.job import Claim
 from gateway.report.assignment import Assignment
+from gateway.report.document import RenderDocuments, Told
 from gateway.report.fhir_input import FhirInput, RenderFhir
+from gateway.report.order import ImagingOrder, read_order
 from gateway.report.rejection_note import QUALITY
 from gateway.report.summary import read_algorithm, read_outcomes, summarise
 from gateway.store import Store, verifications
@@ -24,10 +26,10 @@ from gateway.store.findings import record_findings
 from gateway.store.jobs import JobRow
 from gateway.store.rejections import Rejected, Rejection, reject
 from gateway.store.results import NewArtefact, add_artefacts, list_artefacts, write_resources
-from gateway.store.studies import get_study, list_instances, list_series, lock_study
+from gateway.store.studies import StudyRow, get_study, list_instances, list_series, lock_study
 from gateway.store.verifications import Standing
 from gateway.verification.corrections import Changes, correct, told
-from gateway.verification.objects import Basis, Objects, write_objects
+from gateway.verification.objects import Basis, Objects, shown_pictures, with_documents, write_objects
 from gateway.verification.verdict import Verdict, Verification, read_verification
 from inference.findings import Outcome
 
@@ -63,6 +65,22 @@ class _Plan:
     def is_rejection(self) -> bool:
         return self.verification.action == "reject"
 
+    def told(self, basis: Basis, objects: Objects, order: ImagingOrder, study: StudyRow) -> Told:
+        """Return what the documents of the new revision tell."""
+        words = [read_verification(row.verification or {}) for row in self.standing.verified]
+        corrected = {(each["ordinal"], each["id"]) for word in [*words, self.verification] for each in _answers(word)}
+        return Told(
+            job_id=self.job_id,
+            revision=self.revision,
+            study=study,
+            outcomes=self.outcomes,
+            pictures=shown_pictures(basis, objects, self.changes),
+            made_at=self.verification.verified_at,
+            order=order,
+            now=self.verification,
+            corrected=frozenset(corrected),
+        )
+
 
 class Verifier:
     """Writes down what persons say of results.
@@ -75,13 +93,20 @@ class Verifier:
         Finished jobs -> FHIR resources.
     now
         The clock.
+    render_documents
+        HTML and PDF for people; None: none are written.
     """
 
     def __init__(
-        self, store: Store, render_fhir: RenderFhir, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        store: Store,
+        render_fhir: RenderFhir,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        render_documents: RenderDocuments | None = None,
     ) -> None:
         self._store = store
         self._render_fhir = render_fhir
+        self._render_documents = render_documents
         self._now = now
 
     def verify(self, verdict: Verdict) -> Verified:
@@ -102,7 +127,12 @@ class Verifier:
             if isinstance(plan, Verified):
                 return plan
             basis = _basis(connection, plan, self._store)
+            study = get_study(connection, plan.standing.newest.study_instance_uid)
         objects = write_objects(basis, plan.changes)
+        order = read_order([path for paths in basis.sources for path in paths])
+        if self._render_documents is not None:
+            objects = with_documents(basis, objects, plan.told(basis, objects, order, study), self._render_documents)
+        self._store.files.keep(each.path for each in objects.artefacts)
         with self._store.write() as connection:
             lock_study(connection, plan.standing.newest.study_instance_uid)
             # Under the lock: another person, or a worker, may have been faster.
@@ -111,7 +141,7 @@ class Verifier:
                 return present
             if present.revision != plan.revision:
                 raise ConflictError("other results came meanwhile: look at the study again")
-            self._commit(connection, plan, objects)
+            self._commit(connection, plan, objects, order)
         took_s = round(time.monotonic() - began, 3)
         log.info("verification.done", job_id=plan.job_id, action=verdict.action, took_s=took_s)
         return Verified(plan.job_id, plan.standing.newest.study_instance_uid, is_new=True)
@@ -145,7 +175,7 @@ class Verifier:
             revision=verifications.next_revision(connection, newest.study_instance_uid, newest.bundle),
         )
 
-    def _commit(self, connection: Connection, plan: _Plan, objects: Objects) -> None:
+    def _commit(self, connection: Connection, plan: _Plan, objects: Objects, order: ImagingOrder) -> None:
         """Write all rows, in the order in which `commit_results` does."""
         newest, now = plan.standing.newest, plan.verification.verified_at
         summary = _summary(plan)
@@ -159,7 +189,7 @@ class Verifier:
             now=now,
         )
         add_artefacts(connection, plan.job_id, objects.artefacts, now)
-        resources = self._render_fhir(connection, _fhir_input(connection, plan, objects))
+        resources = self._render_fhir(connection, _fhir_input(connection, plan, objects, order))
         write_resources(connection, resources, now, job_id=plan.job_id)
         if plan.is_rejection:
             earlier = [row.id for row in plan.standing.jobs]
@@ -174,6 +204,10 @@ class Verifier:
             is_rejected=plan.is_rejection,
         )
         _hide(connection, objects, now)
+
+
+def _answers(word: Verification) -> list[Mapping[str, Any]]:
+    return [each for each in word.corrections if "answer" in each]
 
 
 def _require_newest(connection: Connection, newest: JobRow, verdict: Verdict) -> None:
@@ -200,6 +234,7 @@ def _outcomes(row: JobRow) -> tuple[Outcome, ...]:
 def _basis(connection: Connection, plan: _Plan, store: Store) -> Basis:
     study_uid = plan.standing.newest.study_instance_uid
     series = [each.series_instance_uid for each in plan.outcomes]
+    store.files.bring(each.path for each in plan.artefacts)
     return Basis(
         data_dir=store.data_dir,
         artefacts=plan.artefacts,
@@ -211,7 +246,7 @@ def _basis(connection: Connection, plan: _Plan, store: Store) -> Basis:
         verification=plan.verification,
         outcomes=plan.outcomes,
         sources=[
-            [store.data_dir / row.path for row in (list_instances(connection, study_uid, uid) if uid else ())]
+            [store.files.local(row.path) for row in (list_instances(connection, study_uid, uid) if uid else ())]
             for uid in series
         ],
     )
@@ -238,7 +273,7 @@ def _summary(plan: _Plan) -> dict[str, Any]:
     return summary
 
 
-def _fhir_input(connection: Connection, plan: _Plan, objects: Objects) -> FhirInput:
+def _fhir_input(connection: Connection, plan: _Plan, objects: Objects, order: ImagingOrder) -> FhirInput:
     newest, origin = plan.standing.newest, plan.standing.origin
     study = get_study(connection, newest.study_instance_uid)
     now = plan.verification.verified_at
@@ -266,6 +301,7 @@ def _fhir_input(connection: Connection, plan: _Plan, objects: Objects) -> FhirIn
         pictures=tuple({} for _ in plan.outcomes),
         now=now,
         replaces=True,
+        order=order,
         verification=plan.verification,
     )
 

@@ -1,8 +1,8 @@
 """HTTP: FHIR mounted, health, metrics, and the pages for people.
 
 app.py        create_app(...): routes and the layers around them
-auth.py       who may ask: bearer tokens, or the loopback alone
-protocol.py   HTTP on a connection, with a bound on the head of a request
+auth.py       every request passes here: who asks, and whether it may
+protocol.py   HTTP on a connection, with a bound on the head of a request; wire.py  files straight to its socket
 headers.py    headers that every answer carries; requests counted
 readiness.py  whether the gateway can receive and process, part by part
 metrics.py    counters of all roles and gauges of the database, as Prometheus reads them
@@ -15,6 +15,8 @@ actions.py    verify, reprocess, raise to STAT, resend: the POSTs of a study's p
 viewer.py     OHIF under /viewer, and what stands there without it
 intake.py     a spool and an indexer of the web process's own: what STOW-RS needs
 dicomweb/     QIDO-RS, WADO-RS, STOW-RS, UPS-RS
+access/       who may ask: tokens, OpenID Connect, SMART Backend Services, roles, limits
+caller.py     who asks: `request.state.caller`
 role.py       the role `web`: uvicorn, stopped in good order
 templates/ assets/
               no address outside of this server is named in them

@@ -29,6 +29,7 @@ from gateway.store.jobs import get_job
 from gateway.store.urgency import raise_to_stat
 from gateway.store.verifications import standing_jobs
 from gateway.verification.verdict import Verdict, VerdictError, read_verdict
+from gateway.web.caller import caller_of, signing_name
 from gateway.web.rendering import wants_page
 from gateway.web.session import read_form, require_same_origin
 
@@ -114,6 +115,9 @@ class Actions:
             fields = await _read(request)
             if any(_NUL in value for value in fields.values()):
                 raise HTTPException(400, "a field holds a NUL character")
+            signed = signing_name(caller_of(request))
+            if signed is not None:
+                fields = {**fields, "observer": signed}  # who signed in verifies, whatever the form says
             return await run_in_threadpool(self._perform, request, name, act, fields)
 
         return handle

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import orjson
 from fastapi import FastAPI
@@ -17,20 +18,21 @@ from starlette.types import ASGIApp
 from gateway.errors import GatewayError
 from gateway.services import Counters
 from gateway.store import Store
+from gateway.web.access.cors import ApiCors
+from gateway.web.access.guard import build_guard
 from gateway.web.actions import Actions, Doing
+from gateway.web.audit import AuditMiddleware
 from gateway.web.auth import Access, AccessMiddleware
 from gateway.web.dicomweb import create_app as create_dicomweb_app
 from gateway.web.dicomweb.answers import KeptAnswers
 from gateway.web.headers import HeadersMiddleware
 from gateway.web.intake import StowIntake
 from gateway.web.live import LiveFeed
-from gateway.web.metrics import CONTENT_TYPE, render_metrics
+from gateway.web.metrics import render_metrics
 from gateway.web.pages import Pages
 from gateway.web.problems import Problems
 from gateway.web.readiness import ReadinessCheck
 from gateway.web.rendering import Renderer, Site
-from gateway.web.session import Sessions
-from gateway.web.sign_in import SignIn
 from gateway.web.viewer import Viewer
 from gateway.workitem.worklist import Worklist
 
@@ -67,9 +69,10 @@ def create_app(parts: HttpParts) -> FastAPI:
     """Return the application."""
     renderer = Renderer(parts.site)
     problems = Problems(renderer)
-    sessions = Sessions(parts.store, parts.access.token_digests) if parts.access.mode == "token" else None
+    guard = build_guard(parts.store, parts.access, renderer)
     pages = Pages(parts.store, renderer, LiveFeed(parts.store, parts.closing))
-    app = FastAPI(
+    app = _Application(
+        parts.counters,
         title="HybridMed Gateway",
         openapi_url=None,
         docs_url=None,
@@ -79,7 +82,7 @@ def create_app(parts: HttpParts) -> FastAPI:
             GatewayError: problems.away,
             Exception: problems.failed,
         },
-        routes=[*pages.routes(), *SignIn(renderer, sessions).routes()],
+        routes=[*pages.routes(), *guard.routes],
     )
     if parts.doing is not None:
         app.routes.extend(Actions(parts.store, parts.doing, pages.study_answer).routes())
@@ -98,17 +101,32 @@ def create_app(parts: HttpParts) -> FastAPI:
         return _json(shown, 503 if look.state == "down" else 200)
 
     @app.get("/metrics")
-    def metrics() -> Response:
-        """Give counters and gauges to Prometheus."""
-        return Response(render_metrics(parts.store), headers={"Content-Type": CONTENT_TYPE})
+    def metrics(request: Request) -> Response:
+        """Give counters, histograms and gauges to Prometheus, with exemplars where OpenMetrics is asked for."""
+        content, media_type = render_metrics(parts.store, request.headers.get("accept", ""))
+        return Response(content, headers={"Content-Type": media_type})
 
     app.routes.extend(Viewer(parts.store, parts.viewer_dir or parts.store.data_dir / "viewer").routes())
     app.mount("/fhir", parts.fhir)
     app.mount("/dicomweb", create_dicomweb_app(parts.store, worklist=parts.worklist, intake=parts.intake))
     app.add_middleware(KeptAnswers, store=parts.store)  # within the check of access
-    app.add_middleware(AccessMiddleware, access=parts.access, sessions=sessions)
-    app.add_middleware(HeadersMiddleware, counters=parts.counters)
+    app.add_middleware(AccessMiddleware, callers=guard.callers, limits=guard.limits, is_open=parts.access.is_open)
+    if parts.access.cors_origins:
+        app.add_middleware(ApiCors, origins=parts.access.cors_origins)  # a preflight shows no token
+    app.add_middleware(AuditMiddleware, ae_title=parts.site.ae_title)  # around the check: refusals are told too
     return app
+
+
+class _Application(FastAPI):
+    """Carries the headers of all answers around everything, the answer to an exception that nobody foresaw included."""
+
+    def __init__(self, counters: Counters, **options: Any) -> None:
+        super().__init__(**options)
+        self._counters = counters
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return all layers."""
+        return HeadersMiddleware(super().build_middleware_stack(), self._counters)
 
 
 def _json(content: object, status: int) -> Response:

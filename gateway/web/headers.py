@@ -27,6 +27,8 @@ def _raw(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
     return tuple((name.lower().encode(), value.encode()) for name, value in headers.items())
 
 
+_RAW_OVER_TLS = ((b"strict-transport-security", b"max-age=31536000"),)
+"""A browser that came by TLS once comes by nothing else for a year (RFC 6797)."""
 _RAW_ALWAYS, _RAW_UNLESS_SAID = _raw(_ALWAYS), _raw(_UNLESS_SAID)
 _ALWAYS_NAMES = frozenset(name for name, _ in _RAW_ALWAYS)
 
@@ -44,9 +46,12 @@ class HeadersMiddleware:
             await self._app(scope, receive, send)
             return
 
+        is_over_tls = scope.get("scheme") == "https"
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": _completed(message.get("headers", ()))}
+                headers = _completed(message.get("headers", ()))
+                message = {**message, "headers": [*headers, *_RAW_OVER_TLS] if is_over_tls else headers}
                 self._counters.add(f'hybridmed_http_responses_total{{status="{message["status"]}"}}')
             await send(message)
 

@@ -65,7 +65,10 @@ class Pages:
 
     def study(self, request: Request) -> Response:
         """`/studies/{uid}?done=`: pictures, findings, measurements, verification, history, deliveries, priors."""
-        return self.study_answer(request, request.path_params["uid"])
+        uid = request.path_params["uid"]
+        if "\x00" in uid:  # no text of PostgreSQL holds one
+            raise HTTPException(404, "no such study")
+        return self.study_answer(request, uid)
 
     def study_answer(
         self,
@@ -105,7 +108,7 @@ class Pages:
         with self._store.read() as connection:
             relative = picture_path(connection, min(request.path_params["number"], 2**31 - 1))
         root = (self._store.data_dir / "results").resolve()
-        path = (self._store.data_dir / relative).resolve() if relative else None
+        path = self._store.files.local(relative).resolve() if relative else None
         if path is None or not path.is_relative_to(root) or not path.is_file():
             raise HTTPException(404, "no such picture")
         return FileResponse(path, media_type="image/png")

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 import gateway
+from gateway.web.caller import caller_of, signing_name
 from gateway.web.language import LANGUAGES, choose_language
 from gateway.web.session import FORM_TOKEN, form_token
 
@@ -79,12 +80,15 @@ class Renderer:
         """Return a page in the language and brightness that the browser asked for."""
         language = choose_language(request)
         theme = request.cookies.get(THEME_COOKIE, "")
+        caller = caller_of(request)
         shared = {
             "t": language,
             "theme": theme if theme in THEMES else THEMES[0],
             "here": _here(request),
             "form_token": form_token(request),
             "is_signed_in": getattr(request.state, "is_session", False),
+            "roles": caller.roles if caller is not None else frozenset(),
+            "signs_as": signing_name(caller),
             "has_viewer": self.site.viewer_page is not None and self.site.viewer_page.is_file(),
         }
         text = self._templates.get_template(template).render(shared | dict(values or {}))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
 from gateway.errors import ConfigurationError
+from gateway.tls import Reloading, following
 from gateway.web.protocol import BoundedHttpProtocol
 
 log = structlog.get_logger()
@@ -19,6 +23,27 @@ _WS_BYTES = 4096
 """Largest web socket message taken: subscribers only listen."""
 _POLL_S = 0.2
 _BACKLOG = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """What stands between the network and the application."""
+
+    tls: Reloading | None = None
+    """Our certificate; None: plain HTTP."""
+    trusted_proxies: Sequence[str] = ()
+    """Addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    shares_port: bool = False
+    """Whether other processes of this gateway serve on the same port; the kernel deals the connections out."""
+
+    def context(self, *_: object) -> ssl.SSLContext:
+        """Return the context of the server; for uvicorn, which passes what we do not need."""
+        if self.tls is None:
+            raise ConfigurationError("there is no certificate")
+        return following(self.tls)
+
+
+_PLAIN = Front()
 
 
 class WebRole:
@@ -32,15 +57,26 @@ class WebRole:
         Where to listen.
     closing
         Set when the server stops, so that streams end and hold nothing up.
+    front
+        What stands between the network and the application.
     """
 
     name = "web"
 
-    def __init__(self, app: ASGIApp, *, bind: str, port: int, closing: threading.Event | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        bind: str,
+        port: int,
+        closing: threading.Event | None = None,
+        front: Front = _PLAIN,
+    ) -> None:
         self._app = app
         self._bind = bind
         self._port = port
         self._closing = closing or threading.Event()
+        self._front = front
 
     def run(self, stop: threading.Event) -> None:
         """Serve until `stop` is set.
@@ -65,6 +101,9 @@ class WebRole:
                 ws_per_message_deflate=False,
                 lifespan="off",
                 timeout_graceful_shutdown=_DRAIN_S,
+                ssl_context_factory=None if self._front.tls is None else self._front.context,
+                proxy_headers=bool(self._front.trusted_proxies),
+                forwarded_allow_ips=list(self._front.trusted_proxies),
             )
         )
         # In a thread of its own: in the main one uvicorn would take the signals, which are the supervisor's.
@@ -85,7 +124,9 @@ class WebRole:
     def _listener(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._bind else socket.AF_INET
         try:
-            listener = socket.create_server((self._bind, self._port), family=family, backlog=_BACKLOG)
+            listener = socket.create_server(
+                (self._bind, self._port), family=family, backlog=_BACKLOG, reuse_port=self._front.shares_port
+            )
         except OSError as error:
             raise ConfigurationError(
                 f"cannot listen on {self._bind} port {self._port}: {error.strerror}; set HYBRIDMED_HTTP_PORT or _BIND"

@@ -1,8 +1,9 @@
-"""Browsers: signed in by a token, known by a cookie; and what a POST from a page has to prove.
+"""Browsers: signed in by a token or by OpenID Connect, known by a cookie; and what a POST from a page has to prove.
 
 A session is a random number. The browser keeps it in a cookie that no script reads and that no other site makes it
-send; the database keeps its SHA-256 digest, beside the digest of the token that opened it, so that a token taken out
-of the settings ends its sessions. Handlers of a POST call `await read_form(request)`: it proves origin and form.
+send. The database keeps its SHA-256 digest, beside the digest of the token that opened it (one that is revoked, or
+taken out of the settings, ends its sessions) or beside the person that the provider named. Handlers of a POST call
+`await read_form(request)`: it proves origin and form.
 """
 
 from __future__ import annotations
@@ -10,17 +11,21 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from gateway.store import Store
-from gateway.store.sessions import add_session, end_session, session_token_digest
+from gateway.store.access import token_digest
+from gateway.store.sessions import SessionRow, add_session, end_session, find_session
+from gateway.web.access.tokens import TokenBook
+from gateway.web.caller import ROLES, Caller
 
 COOKIE: Final = "hybridmed_session"
 FORM_TOKEN: Final = "form_token"  # noqa: S105 # the name of a field
@@ -84,7 +89,7 @@ async def read_form(request: Request, limit: int = _FORM_LIMIT) -> dict[str, str
     return fields
 
 
-def session_number(request: Request) -> str:
+def session_number(request: HTTPConnection) -> str:
     """Return the number in the session's cookie; '' where there is none, or what is there is none."""
     number = request.cookies.get(COOKIE, "")
     return number if len(number) == _NUMBER_LENGTH else ""
@@ -97,55 +102,87 @@ class Sessions:
     ----------
     store
         Where they are kept: any process of the role `web` knows them.
-    token_digests
-        SHA-256 of each token, in hexadecimal.
+    tokens
+        Knows the tokens that open one; None: tokens open none.
     now
         The clock.
+    takes_persons
+        Whether those whom the provider named are known; where it is not asked any more, their sessions are over too.
     """
 
     def __init__(
-        self, store: Store, token_digests: Sequence[str], now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        store: Store,
+        tokens: TokenBook | None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        *,
+        takes_persons: bool = True,
     ) -> None:
+        self._takes_persons = takes_persons
         self._store = store
-        self._token_digests = tuple(digest.lower() for digest in token_digests)
+        self._tokens = tokens
         self._now = now
 
-    def is_open(self, request: Request) -> bool:
-        """Say whether the request's cookie is of an open session."""
+    def caller(self, request: HTTPConnection) -> Caller | None:
+        """Return who signed in with this browser; None where nobody did, or the token is not taken any more."""
         number = session_number(request)
         if not number:
-            return False
+            return None
         with self._store.read() as connection:
-            token_digest = session_token_digest(connection, _digest(number), self._now())
-        return token_digest in self._token_digests
+            found = find_session(connection, token_digest(number), self._now())
+        if found is None:
+            return None
+        if found.person is not None:
+            return _from_kept(found.person) if self._takes_persons else None
+        caller = self._tokens.find(found.token_digest or "") if self._tokens is not None else None
+        return None if caller is None else replace(caller, kind="session")
 
-    def sign_in(self, request: Request, token: str, response: Response) -> bool:
+    def sign_in(self, request: HTTPConnection, token: str, response: Response) -> bool:
         """Open a session for a token and give its cookie to the browser; False where no such token is known."""
-        given = _digest(token.strip())
-        # Every digest is compared: the time taken tells nothing of which one, if any, it is.
-        if not any([hmac.compare_digest(given, digest) for digest in self._token_digests]):
+        digest = token_digest(token.strip())
+        caller = self._tokens.find(digest) if self._tokens is not None else None
+        if caller is None:
             return False
-        number, now = secrets.token_urlsafe(32), self._now()
-        with self._store.write() as connection:
-            add_session(connection, _digest(number), given, now, now + LIFETIME)
-        response.set_cookie(
-            COOKIE,
-            number,
-            max_age=int(LIFETIME.total_seconds()),
-            httponly=True,
-            samesite="strict",
-            secure=request.url.scheme == "https",
-        )
+        self._open(request, SessionRow(token_digest=digest), LIFETIME, response)
+        request.state.caller = replace(caller, kind="session")  # the audit trail tells who signed in
         return True
 
-    def sign_out(self, request: Request, response: Response) -> None:
+    def sign_in_person(self, request: HTTPConnection, caller: Caller, lifetime: timedelta, response: Response) -> None:
+        """Open a session for whom the provider named, and give its cookie to the browser."""
+        self._open(request, SessionRow(person=_to_keep(caller)), lifetime, response)
+        request.state.caller = caller
+
+    def sign_out(self, request: HTTPConnection, response: Response) -> None:
         """End the session and take its cookie back."""
         number = session_number(request)
         if number:
             with self._store.write() as connection:
-                end_session(connection, _digest(number))
-        response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=request.url.scheme == "https")
+                end_session(connection, token_digest(number))
+        response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=is_secure(request))
+
+    def _open(self, request: HTTPConnection, opened_by: SessionRow, lifetime: timedelta, response: Response) -> None:
+        number, now = secrets.token_urlsafe(32), self._now()
+        with self._store.write() as connection:
+            add_session(connection, token_digest(number), opened_by, now, now + lifetime)
+        response.set_cookie(
+            COOKIE,
+            number,
+            max_age=int(lifetime.total_seconds()),
+            httponly=True,
+            samesite="strict",
+            secure=is_secure(request),
+        )
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def is_secure(request: HTTPConnection) -> bool:
+    """Say whether the browser speaks TLS to us, or to the proxy in front."""
+    return request.url.scheme in {"https", "wss"}
+
+
+def _to_keep(caller: Caller) -> dict[str, Any]:
+    return {"name": caller.name, "person": caller.person, "roles": sorted(caller.roles)}
+
+
+def _from_kept(kept: Mapping[str, Any]) -> Caller:
+    roles = ROLES & frozenset(kept.get("roles", ()))
+    return Caller(str(kept.get("name", "")), "session", roles, person=kept.get("person"))

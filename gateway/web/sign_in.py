@@ -1,4 +1,4 @@
-"""`/login`, `/logout`: a browser shows a token once and is known by a cookie from then on."""
+"""`/login`, `/logout`: a browser shows a token once, or goes to the provider, and is known by a cookie from then on."""
 
 from __future__ import annotations
 
@@ -24,11 +24,24 @@ class SignIn:
         Templates.
     sessions
         Signed-in browsers; None: nobody has to sign in.
+    takes_tokens
+        Whether a token signs in.
+    has_provider
+        Whether the OpenID Connect provider does (`access/browser.py`).
     """
 
-    def __init__(self, renderer: Renderer, sessions: Sessions | None) -> None:
+    def __init__(
+        self,
+        renderer: Renderer,
+        sessions: Sessions | None,
+        *,
+        takes_tokens: bool = True,
+        has_provider: bool = False,
+    ) -> None:
         self._renderer = renderer
         self._sessions = sessions
+        self._takes_tokens = takes_tokens
+        self._has_provider = has_provider
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes."""
@@ -43,7 +56,7 @@ class SignIn:
         onward = own_address(request.query_params.get("next", ""))
         if self._sessions is None or getattr(request.state, "is_allowed", False):
             return RedirectResponse(onward, _SEE_OTHER)
-        return self._page(request, onward, 200)
+        return self.page(request, onward, 200)
 
     async def sign_in(self, request: Request) -> Response:
         """`POST /login`: token -> cookie, and on to where the browser wanted to go."""
@@ -54,7 +67,8 @@ class SignIn:
             return answer
         if await run_in_threadpool(self._sessions.sign_in, request, fields.get("token", ""), answer):
             return answer
-        return self._page(request, onward, 401, is_wrong=True)
+        request.state.note_failure(request)
+        return self.page(request, onward, 401, is_wrong=True)
 
     async def sign_out(self, request: Request) -> Response:
         """`POST /logout`: the session is over, in the database too."""
@@ -64,9 +78,18 @@ class SignIn:
             await run_in_threadpool(self._sessions.sign_out, request, answer)
         return answer
 
-    def _page(self, request: Request, onward: str, status: int, *, is_wrong: bool = False) -> Response:
-        hours = int(LIFETIME.total_seconds()) // _HOUR_S
-        values = {"onward": onward, "is_wrong": is_wrong, "hours": hours}
+    def page(
+        self, request: Request, onward: str, status: int, *, is_wrong: bool = False, problem: str = ""
+    ) -> Response:
+        """Return the sign-in page, with a sentence where something did not work."""
+        values = {
+            "onward": onward,
+            "is_wrong": is_wrong,
+            "problem": problem,
+            "hours": int(LIFETIME.total_seconds()) // _HOUR_S,
+            "takes_tokens": self._takes_tokens,
+            "has_provider": self._has_provider,
+        }
         return self._renderer.page(request, "login.html", values, status=status)
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 
 from gateway.job import State
 from gateway.store.deliveries import DeliveryFilter, DeliveryRow, list_deliveries
+from gateway.store.demographics import DemographicIssue, issue_of_study
 from gateway.store.results import DICOM
 from gateway.store.studies import SeriesRow, StudyRow, get_study, list_series
 from gateway.store.tables import artefact, fhir_resource, finding, job, study
@@ -126,6 +127,8 @@ class StudyPage:
     history: Sequence[Revision]
     deliveries: Sequence[DeliveryRow]
     priors: Sequence[StudyLine]
+    issue: DemographicIssue | None = None
+    """Where somebody says otherwise of the patient than the images."""
 
     @property
     def study(self) -> StudyRow:
@@ -147,6 +150,7 @@ def study_page(connection: Connection, study_instance_uid: str, language: Langua
         history=history,
         deliveries=list_deliveries(connection, DeliveryFilter(study_instance_uid=study_instance_uid), limit=_MOST_JOBS),
         priors=study_lines(connection, language, priors),
+        issue=issue_of_study(connection, study_instance_uid),
     )
 
 

@@ -6,19 +6,29 @@ Here stands what every command needs; `queue.py` and a module for each role load
 
 from __future__ import annotations
 
+import functools
 import importlib
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import sqlalchemy as sa
 import structlog
+from fhir_facade.identity import FILE_NAME
+from sqlalchemy.engine import Connection
 
+from gateway import tracing
+from gateway.audit.acts import application_activity
+from gateway.audit.chain import load_key
+from gateway.audit.trail import Trail, record
 from gateway.config import Settings, load_settings
 from gateway.errors import ConfigurationError, DatabaseAwayError
 from gateway.services import Counters, Heartbeat, Role
-from gateway.store import Store, open_store, schema
+from gateway.store import Store, installation, open_store, schema
+from gateway.store.files import Files
+from gateway.store.transitions import OnJob, watch_jobs
 from inference.bundle import Bundle, default_bundle_dir
 from inference.bundle import find_bundles as find_bundles_in
 
@@ -31,7 +41,7 @@ def open_settings_store(settings: Settings) -> Store:
     No sentence holds the URL, nor what a library says of it: there may be a password in it.
     """
     try:
-        return open_store(settings.sqlalchemy_url, settings.data_dir)
+        store = open_store(settings.sqlalchemy_url, settings.data_dir, open_files(settings))
     except OSError as error:
         advice = "set HYBRIDMED_DATA_DIR to a folder that this user may write"
         raise ConfigurationError(f"the data folder {settings.data_dir}: {error.strerror}; {advice}") from error
@@ -40,6 +50,34 @@ def open_settings_store(settings: Settings) -> Store:
         raise ConfigurationError(f"{advice}; the driver {error.name} is not installed") from error
     except (sa.exc.ArgumentError, ValueError) as error:
         raise ConfigurationError("HYBRIDMED_DATABASE_URL is not sqlite:///… or postgresql://…") from error
+    _follow_jobs(store)
+    return store
+
+
+def _follow_jobs(store: Store) -> None:
+    """Have the Task of each job written with it; what writes it is loaded with the first job that changes."""
+
+    @functools.cache
+    def writer() -> OnJob:
+        made: OnJob = importlib.import_module("gateway.wiring.tasks").build_task_writer(store)
+        return made
+
+    def on_job(connection: Connection, job_id: str, now: datetime, /) -> None:
+        writer()(connection, job_id, now)
+
+    watch_jobs(store, on_job)
+
+
+def open_files(settings: Settings) -> Files:
+    """Return where stored files lie; nothing connects yet."""
+    if settings.s3.bucket is None:
+        return Files(settings.data_dir)
+    try:
+        from gateway.store.bucket import Bucket  # noqa: PLC0415 # its library is an extra
+    except ModuleNotFoundError as missing:
+        advice = "pip install 'hybridmed-gateway[grown]'"
+        raise ConfigurationError(f"{missing.name} is not installed, which [s3] needs: {advice}") from missing
+    return Files(settings.data_dir, Bucket(settings.s3), settings.s3.cache_gib)
 
 
 @contextmanager
@@ -96,24 +134,34 @@ def build_role(name: str, settings: Settings) -> Role:
         if name != "receive":
             raise
         log.warning("receive.database_away", reason=str(error))
+    else:
+        installation.share(store, store.data_dir / FILE_NAME)
+    tracing.configure(settings.tracing, name)
     heartbeat = Heartbeat(store, name, Counters())
     role: Role = importlib.import_module(f"gateway.wiring.{name}").build(settings, store, heartbeat)
-    return _Beating(role, heartbeat, store)
+    trail = Trail(store, load_key(settings.audit.chain_key_file), heartbeat.counters)
+    return _Beating(role, heartbeat, store, trail)
 
 
 class _Beating:
-    """A role with its heartbeat around it; closes the store behind it."""
+    """A role with its heartbeat and its audit trail around it; closes the store behind it."""
 
-    def __init__(self, role: Role, heartbeat: Heartbeat, store: Store) -> None:
+    def __init__(self, role: Role, heartbeat: Heartbeat, store: Store, trail: Trail) -> None:
         self.name = role.name
         self._role = role
         self._heartbeat = heartbeat
         self._store = store
+        self._trail = trail
 
     def run(self, stop: threading.Event) -> None:
-        """Run the role."""
+        """Run the role; its start and its end stand in the trail."""
         try:
-            with self._heartbeat:
-                self._role.run(stop)
+            with self._heartbeat, self._trail:
+                record(application_activity(self.name, is_start=True))
+                try:
+                    self._role.run(stop)
+                finally:
+                    record(application_activity(self.name, is_start=False))
         finally:
+            tracing.close()
             self._store.close()

@@ -30,7 +30,7 @@ def build_doing(settings: Settings, store: Store) -> Doing:
 
     @functools.cache
     def verifier() -> Verifier:
-        made: Verifier = importlib.import_module("gateway.wiring.verification").build_verifier(store)
+        made: Verifier = importlib.import_module("gateway.wiring.verification").build_verifier(store, settings)
         return made
 
     def verify(verdict: Verdict) -> Verified:

@@ -6,17 +6,16 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from fhir_facade.identity import installation_ids
-from fhir_facade.render import FhirRenderer
-
 from gateway.config import Settings
 from gateway.errors import ConfigurationError
+from gateway.report.document.render import render_documents
 from gateway.report.picture import render_pictures
 from gateway.report.render import render_outcome
 from gateway.services import Heartbeat
 from gateway.store import Store
 from gateway.wiring import usable_bundles
 from gateway.wiring.queue import build_broker
+from gateway.wiring.verification import build_fhir_renderer
 from gateway.worker import FindModel, Limits, Renderers, Worker
 from inference.bundle import Bundle
 from inference.errors import InferenceError
@@ -45,7 +44,9 @@ def build(settings: Settings, store: Store, heartbeat: Heartbeat) -> Worker:
         broker=build_broker(settings, store),
         heartbeat=heartbeat,
         find_model=_model_finder(settings),
-        renderers=Renderers(render_outcome, render_pictures, FhirRenderer(installation_ids(store.data_dir))),
+        renderers=Renderers(
+            render_outcome, render_pictures, build_fhir_renderer(store, settings), documents=render_documents
+        ),
         destinations=settings.destinations,
         limits=Limits(
             lease_s=settings.lease_s,

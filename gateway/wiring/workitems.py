@@ -6,6 +6,7 @@ import ipaddress
 from datetime import timedelta
 
 from gateway.config import Settings
+from gateway.secure_channel import ClientChannel
 from gateway.services import Heartbeat
 from gateway.store import Store
 from gateway.wiring.dispatch import build_router
@@ -37,17 +38,26 @@ def build_teller(settings: Settings, store: Store, heartbeat: Heartbeat) -> Tell
         retry_first=timedelta(seconds=settings.retry_s),
         retry_limit=timedelta(seconds=settings.retry_limit_s),
     )
-    return Teller(store, heartbeat, settings.ae_title, settings.dicom_peers, limits)
+    return Teller(
+        store,
+        heartbeat,
+        settings.ae_title,
+        settings.dicom_peers,
+        limits,
+        ClientChannel(settings.tls, settings.dicom_tls),
+    )
 
 
 def _dicomweb_url(settings: Settings) -> str | None:
     """Return the address of DICOMweb as we know it; None where we listen on every address."""
-    host = settings.bind
+    if settings.site.public_url is not None:
+        return f"{settings.site.public_url}/dicomweb"
+    host, scheme = settings.bind, "https" if settings.tls.is_on_http else "http"
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return f"http://{host}:{settings.http_port}/dicomweb"
+        return f"{scheme}://{host}:{settings.http_port}/dicomweb"
     if address.is_unspecified:
         return None
     shown = f"[{host}]" if address.version == 6 else host  # noqa: PLR2004 # IPv6
-    return f"http://{shown}:{settings.http_port}/dicomweb"
+    return f"{scheme}://{shown}:{settings.http_port}/dicomweb"

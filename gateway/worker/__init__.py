@@ -4,7 +4,7 @@ model.py    what the worker is given: models and renderers
 load.py     the study of a job, as it stands
 files.py    result files
 publish.py  outcomes -> result files
-role.py     the loop
+role.py     the loop; measures.py  what it measures
 """
 
 from gateway.worker.model import FindModel, Inference, Limits, Model, Renderers

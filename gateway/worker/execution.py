@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -104,7 +104,10 @@ class Execution:
         )
         destinations = [self._destinations[name] for name in claim.destinations if name in self._destinations]
         publisher = Publisher(self._store.data_dir, self._renderers, destinations)
-        return Made(assignment, outcomes, publisher.publish(assignment, outcomes, loaded))
+        self._bring(loaded, {outcome.series_instance_uid for outcome in outcomes})
+        published = publisher.publish(assignment, outcomes, loaded)
+        self._store.files.keep([artefact.path for artefact in published.artefacts])
+        return Made(assignment, outcomes, published)
 
     def commit(self, prepared: Prepared, made: Made) -> bool:
         """Make the results the job's, all in one transaction; False where the lease is lost.
@@ -133,11 +136,17 @@ class Execution:
             held = sorted({one.modality or "no modality" for one in loaded.series if not one.is_own})
             reason = f"no series that {model.algorithm.name} is meant for; the study holds {', '.join(held)}"
             return _answer(NotEvaluable(model.algorithm, "series.none", reason))
+        self._bring(loaded, set(wanted))
         try:
             return model.prepare([loaded.files(self._store.data_dir, uid) for uid in wanted])
         except NotEvaluableError as error:
             series = wanted[0] if len(wanted) == 1 else None
             return _answer(NotEvaluable(model.algorithm, error.code, error.reason, series))
+
+    def _bring(self, loaded: LoadedStudy, series: Collection[str | None]) -> None:
+        """See that the files of these series are on this host; None among them means the whole study."""
+        wanted = (one for one in loaded.instances if None in series or one.series_instance_uid in series)
+        self._store.files.bring(one.path for one in wanted)
 
 
 def _answer(outcome: Outcome) -> Inference:
@@ -156,6 +165,7 @@ def _fhir_input(prepared: Prepared, made: Made, now: datetime) -> FhirInput:
         outcomes=made.outcomes,
         artefacts=made.published.artefacts,
         pictures=made.published.pictures,
+        order=made.published.order,
         now=now,
         replaces=loaded.is_replacement,
     )

@@ -16,7 +16,7 @@ from gateway.store import Store
 from gateway.store.results import settled_files
 
 FOLDER = "results"
-_SUFFIXES = {"application/dicom": ".dcm", "image/png": ".png"}
+_SUFFIXES = {"application/dicom": ".dcm", "image/png": ".png", "text/html": ".html", "application/pdf": ".pdf"}
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9-]+")
 _DIGEST_DIGITS = 16
 _JOBS_PER_QUERY = 500

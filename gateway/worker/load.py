@@ -12,6 +12,8 @@ from gateway.job import Claim
 from gateway.report.assignment import ObjectReference
 from gateway.store.results import DICOM, list_artefacts, predecessor
 from gateway.store.studies import InstanceRow, SeriesRow, StudyRow, get_study, list_instances, list_series
+from gateway.store.verifications import words_before
+from gateway.verification.verdict import Verification, read_verification
 from gateway.worker.model import Model
 
 
@@ -27,6 +29,8 @@ class LoadedStudy:
     """Whether an earlier revision of this study and bundle is done."""
     replaces: tuple[ObjectReference, ...]
     """Its DICOM objects."""
+    last_word: Verification | None = None
+    """What a person said last of an earlier revision."""
 
     def wanted_series(self, model: Model) -> list[str]:
         """Return the UIDs of the series that a bundle is meant for; our own results that came back are none."""
@@ -52,7 +56,10 @@ def load_study(connection: Connection, claim: Claim) -> LoadedStudy:
     """Read a job's study; NotFoundError where it is gone."""
     earlier = predecessor(connection, claim)
     artefacts = [] if earlier is None else list_artefacts(connection, earlier.job_id)
+    words = words_before(connection, claim.study_instance_uid, claim.bundle, claim.revision)
+    said = [read_verification(word) for word in words if word is not None]
     return LoadedStudy(
+        last_word=said[-1] if said else None,
         study=get_study(connection, claim.study_instance_uid),
         series=list_series(connection, claim.study_instance_uid),
         instances=list_instances(connection, claim.study_instance_uid),

@@ -10,6 +10,7 @@ from typing import Protocol, TypeAlias
 
 from gateway.report import RenderedObject, RenderOptions
 from gateway.report.assignment import Assignment
+from gateway.report.document import RenderDocuments
 from gateway.report.fhir_input import RenderFhir
 from inference.findings import Algorithm, Findings, Outcome
 
@@ -61,6 +62,8 @@ class Renderers:
     dicom: RenderDicom
     pictures: RenderPictures
     fhir: RenderFhir
+    documents: RenderDocuments | None = None
+    """HTML and PDF for people; None: none are written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ from pydicom.dataset import Dataset
 from gateway.config import Destination
 from gateway.report import RenderedObject, RenderOptions
 from gateway.report.assignment import Assignment
+from gateway.report.document import RenderDocuments, Told
+from gateway.report.order import ImagingOrder, read_order
 from gateway.store.results import DICOM, NewArtefact
 from gateway.variant import variant_name
 from gateway.worker.files import WrittenFile, make_folder, write_result
@@ -49,6 +51,8 @@ class Published:
     artefacts: tuple[NewArtefact, ...]
     pictures: tuple[Mapping[str, bytes], ...]
     """For each outcome its PNG pictures by name."""
+    order: ImagingOrder
+    """What the images say of order and institution."""
 
 
 class Publisher:
@@ -79,15 +83,24 @@ class Publisher:
             artefacts += self._dicom(folder, assignment, ordinal, outcome, sources)
             pictures.append(self._renderers.pictures(outcome, sources) if isinstance(outcome, Findings) else {})
             artefacts += [
-                _picture(
-                    assignment.study_instance_uid,
-                    f"picture-{name}",
-                    ordinal,
-                    write_result(folder, f"picture-{name}", ordinal, PNG, content),
-                )
+                file_artefact(folder, assignment.study_instance_uid, f"picture-{name}", ordinal, PNG, content)
                 for name, content in pictures[-1].items()
             ]
-        return Published(tuple(artefacts), tuple(pictures))
+        series = next((each.series_instance_uid for each in outcomes if each.series_instance_uid), None)
+        order = read_order(loaded.sources(self._data_dir, series))
+        if self._renderers.documents is not None:
+            told = Told(
+                job_id=str(assignment.job_id),
+                revision=assignment.revision,
+                study=loaded.study,
+                outcomes=outcomes,
+                pictures=pictures,
+                made_at=assignment.rendered_at,
+                order=order,
+                earlier=loaded.last_word,
+            )
+            artefacts += write_documents(folder, told, self._renderers.documents)
+        return Published(tuple(artefacts), tuple(pictures), order)
 
     def _dicom(
         self, folder: Path, assignment: Assignment, ordinal: int, outcome: Outcome, sources: Sequence[Path]
@@ -145,12 +158,24 @@ def queried(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _picture(study_instance_uid: str, kind: str, ordinal: int, written: WrittenFile) -> NewArtefact:
+def write_documents(folder: Path, told: Told, render: RenderDocuments) -> list[NewArtefact]:
+    """Render and write the documents of a job, which are of the whole job: their ordinal is 0."""
+    uid = told.study.study_instance_uid
+    return [
+        file_artefact(folder, uid, kind, 0, media_type, content) for kind, (media_type, content) in render(told).items()
+    ]
+
+
+def file_artefact(  # noqa: PLR0913, PLR0917 # a file and its row
+    folder: Path, study_instance_uid: str, kind: str, ordinal: int, media_type: str, content: bytes
+) -> NewArtefact:
+    """Write a file that is no DICOM object; return its row."""
+    written = write_result(folder, kind, ordinal, media_type, content)
     return NewArtefact(
         kind=kind,
         ordinal=ordinal,
         variant="",
-        media_type=PNG,
+        media_type=media_type,
         study_instance_uid=study_instance_uid,
         series_instance_uid=None,
         sop_class_uid=None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,9 +25,11 @@ from gateway.place import place
 from gateway.services import Heartbeat
 from gateway.store import Store, jobs
 from gateway.store.results import forgive_attempt
+from gateway.tracing import span
 from gateway.worker.execution import Execution, Made, Prepared
 from gateway.worker.failure import describe, may_pass
 from gateway.worker.files import remove_unused
+from gateway.worker.measures import Measures
 from gateway.worker.model import FindModel, Limits, Renderers
 
 log = structlog.get_logger()
@@ -95,6 +97,7 @@ class Worker:
         self._now = now
         self._execution = Execution(store, find_model, renderers, destinations, now)
         self._keeper = LeaseKeeper(self._renew, limits.lease_s / 3, "work-leases")
+        self._measures = Measures(heartbeat.counters)
         self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
@@ -130,8 +133,12 @@ class Worker:
         hand = None if received is None else self._claim(received)
         if hand is None:
             return None
-        prepared = self._guarded(hand, lambda: self._execution.prepare(hand.claim))
+        prepared = self._guarded(hand, lambda: self._prepared(hand))
         return None if prepared is None else (hand, prepared)
+
+    def _prepared(self, hand: _InHand) -> Prepared:
+        with self._measures.stage("prepare", hand.claim, hand.received.message.trace_context):
+            return self._execution.prepare(hand.claim)
 
     def _claim(self, received: Received) -> _InHand | None:
         job_id, owner = received.message.job_id, self._heartbeat.service_id
@@ -153,23 +160,30 @@ class Worker:
 
     def _complete(self, hand: _InHand, prepared: Prepared) -> None:
         """Infer, render, commit, acknowledge; runs in the device thread."""
-        if self._guarded(hand, lambda: self._results(hand, prepared)) is None:
+        carrier = hand.received.message.trace_context
+        with span("job", carrier, job_id=hand.claim.job_id, bundle=hand.claim.bundle) as inner:
+            made = self._guarded(hand, lambda: self._results(hand, prepared, inner))
+        if made is None:
             return
         self._settle(hand)
         took_s = time.monotonic() - hand.claimed_at
         self._count("jobs_done", bundle=hand.claim.bundle)
-        self._heartbeat.counters.add(f'hybridmed_job_seconds_total{{bundle="{hand.claim.bundle}"}}', took_s)
+        self._measures.job_done(hand.claim, made.outcomes, took_s, carrier)
         log.info("job.done", job_id=hand.claim.job_id, bundle=hand.claim.bundle, took_s=round(took_s, 3))
 
-    def _results(self, hand: _InHand, prepared: Prepared) -> Made:
+    def _results(self, hand: _InHand, prepared: Prepared, carrier: Mapping[str, str]) -> Made:
         """Return the results once they are committed; LeaseLostError where they must be dropped."""
         hand.lease.require()
-        outcomes = self._execution.infer(prepared)
+        with self._measures.stage("infer", hand.claim, carrier):
+            outcomes = self._execution.infer(prepared)
         hand.lease.require()
-        made = self._execution.publish(prepared, outcomes)
+        with self._measures.stage("publish", hand.claim, carrier):
+            made = self._execution.publish(prepared, outcomes)
         while True:
             try:
-                if not self._execution.commit(prepared, made):
+                with self._measures.stage("commit", hand.claim, carrier):
+                    is_committed = self._execution.commit(prepared, made)
+                if not is_committed:
                     raise LeaseLostError("the lease passed to another owner")
             except DatabaseAwayError as error:
                 # The results are worth more than the wait: nobody else can take the job meanwhile.

@@ -21,6 +21,7 @@ from pynetdicom.association import Association
 from gateway.config import DicomAddress
 from gateway.errors import DatabaseAwayError, DestinationAwayError
 from gateway.job import retry_delay
+from gateway.secure_channel import ClientChannel, tls_args
 from gateway.services import Heartbeat
 from gateway.store import Store
 from gateway.store.workitem_events import (
@@ -72,6 +73,8 @@ class Teller:
         AE title -> address.
     limits
         Times.
+    security
+        For peers that are called by TLS.
     now
         The clock.
     """
@@ -85,6 +88,7 @@ class Teller:
         ae_title: str,
         peers: Mapping[str, DicomAddress],
         limits: TellerLimits,
+        security: ClientChannel | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
@@ -92,6 +96,7 @@ class Teller:
         self._ae_title = ae_title
         self._peers = dict(peers)
         self._limits = limits
+        self._security = security
         self._now = now
         self._stop = threading.Event()
 
@@ -158,7 +163,9 @@ class Teller:
         entity.add_requested_context(UPS_EVENT)
         # We ask for the association and are the SCP of UPS Event on it (PS3.4 CC.3.2, PS3.7 D.3.3.4).
         role = build_role(UPS_EVENT, scp_role=True)
-        association = entity.associate(peer.host, peer.port, ae_title=peer.ae_title, ext_neg=[role])
+        association = entity.associate(
+            peer.host, peer.port, ae_title=peer.ae_title, ext_neg=[role], tls_args=tls_args(peer, self._security)
+        )
         if not association.is_established:
             raise DestinationAwayError("no association for UPS Event")
         try:

@@ -66,6 +66,26 @@
     ].flatMap((group) => asList(group.PlaneOrientationSequence));
   }
 
+  // Bits of several frames are packed one after another, so that most frames of 51 x 35 pixels begin inside of a byte.
+  // OHIF 3.13 (its dcmjs) takes such frames out of the whole object as if the first pixel were a byte's highest bit; it
+  // is the lowest (PS3.5 8.2). A frame that is retrieved by itself begins at a byte, and that OHIF reads right.
+  function retrieveOddFramesSingly(dataSource) {
+    const { retrieve } = dataSource;
+    const original = retrieve.prefetchInstanceFrames;
+    if (!original || retrieve.isChanged) {
+      return;
+    }
+    retrieve.prefetchInstanceFrames = function (given) {
+      return hasOddFrames(given.instance) ? undefined : original.call(this, given);
+    };
+    retrieve.isChanged = true;
+  }
+
+  function hasOddFrames(instance) {
+    const isPacked = Number(instance.BitsAllocated) === 1 && Number(instance.NumberOfFrames) > 1;
+    return isPacked && (instance.Rows * instance.Columns) % 8 !== 0;
+  }
+
   function afterwards(handler, change) {
     if (!handler || handler.isChanged) {
       return;
@@ -85,6 +105,7 @@
       const { displaySetService } = servicesManager.services;
       REPORTS.forEach((id) => afterwards(extensionManager.getModuleEntry(id), showAsText));
       afterwards(extensionManager.getModuleEntry(SEGMENTATIONS), (made) => layOnImage(made, displaySetService));
+      extensionManager.getActiveDataSource().forEach(retrieveOddFramesSingly);
     },
   });
 })();

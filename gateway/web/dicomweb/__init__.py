@@ -9,7 +9,7 @@ target.py       what a path names: UIDs checked, objects located, 404 or 410
 wado.py         WADO-RS: objects as stored or as Explicit VR Little Endian (transcode.py)
 streaming.py    answers made of files, memory flat; multipart.py  read within bounds, written; negotiation.py  Accept
 frames.py       frames and bulk data; pixels.py  where frames lie in a file
-metadata.py     metadata from a cache on disk; dataset_json.py  a data set -> DICOM JSON model
+metadata.py     metadata from a cache on disk; preparing.py  made ahead; dataset_json.py  a data set -> DICOM JSON model
 rendered.py     pictures and thumbnails; window.py  stored values -> grey; document.py  reports as HTML
 stow.py         STOW-RS; store_response.py  its answer
 rejecting.py    delete by rejection

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
+
+import orjson
 
 from gateway.query import Match, Value
 from gateway.query.attributes import BY_TAG, INSTANCE_AVAILABILITY, REQUEST_ATTRIBUTES
@@ -26,14 +29,27 @@ _UTF_8: Element = {"vr": "CS", "Value": ["ISO_IR 192"]}
 """JSON is UTF-8: this is the character set of all texts in it (PS3.18 F.2)."""
 
 
-def data_set(match: Match, retrieve_url: str) -> dict[str, Element]:
-    """Return a match as a data set, by ascending tag."""
-    elements: dict[int, Element] = {
-        tag: element(_VRS[tag], value) for tag, value in match.items() if value is not None or tag not in _IF_KNOWN
-    }
-    elements[SPECIFIC_CHARACTER_SET] = _UTF_8
-    elements[RETRIEVE_URL] = {"vr": "UR", "Value": [retrieve_url]}
-    return {_NAMES[tag]: elements[tag] for tag in sorted(elements)}
+def data_set(match: Match, retrieve_url: str) -> bytes:
+    """Return a match as a data set in JSON, by ascending tag."""
+    if REQUEST_ATTRIBUTES in match:
+        return _written(retrieve_url, match.items())
+    return _remembered(retrieve_url, tuple(match.items()))
+
+
+def _written(retrieve_url: str, items: Iterable[tuple[int, Value]]) -> bytes:
+    elements = {_NAMES[tag]: element(_VRS[tag], value) for tag, value in items if _is_told(tag, value)}
+    elements[_NAMES[SPECIFIC_CHARACTER_SET]] = _UTF_8
+    elements[_NAMES[RETRIEVE_URL]] = {"vr": "UR", "Value": [retrieve_url]}
+    return orjson.dumps(elements, option=orjson.OPT_SORT_KEYS)
+
+
+_remembered = lru_cache(maxsize=1 << 13)(_written)
+"""Data sets by all that is in them, the index being read anew for each page: the most costly part of one, and most that
+are shown have been shown before. The columns of the index bound their length: a few hundred bytes, 10 kB at most."""
+
+
+def _is_told(tag: int, value: Value) -> bool:
+    return value is not None or tag not in _IF_KNOWN
 
 
 def element(vr: str, value: Value) -> Element:

@@ -56,7 +56,7 @@ class Frames:
     def retrieve(self, request: Request) -> Response:
         """`…/frames/{list}`: 200 with a part for each frame; 404 where one is out of range, 406."""
         stored = located(self._store, request)[0]
-        path = self._store.data_dir / stored.path
+        path = self._store.files.local(stored.path)
         layout = _layout(path, stored.size_bytes)
         numbers = frame_numbers(request.path_params["frames"], layout.number_of_frames)
         return self._answer(request, layout, [number - 1 for number in numbers])
@@ -64,7 +64,7 @@ class Frames:
     def bulk_data(self, request: Request) -> Response:
         """`…/bulkdata/{tag}[/{item}/{tag}…]`: a value that the metadata only refer to; pixel data is all frames."""
         stored = located(self._store, request)[0]
-        path = self._store.data_dir / stored.path
+        path = self._store.files.local(stored.path)
         steps = request.path_params["tags"].upper().split("/")
         if steps == [_PIXEL_DATA]:
             layout = _layout(path, stored.size_bytes)

@@ -75,6 +75,10 @@ class Metadata:
             pieces.append(Made(lambda group=group, comma=comma: comma + self._joined(group, base)))  # type: ignore[misc] # bound now
         return PieceResponse([*pieces, b"]"], MEDIA_TYPE)
 
+    def prepare(self, objects: Sequence[StoredObject]) -> None:
+        """Make what is not there yet of objects of one series."""
+        self._bodies(objects)
+
     def _joined(self, objects: Sequence[StoredObject], base: str) -> bytes:
         """Return the models of objects of one series, with the addresses of this client's server."""
         bodies = zip(objects, self._bodies(objects), strict=True)
@@ -104,7 +108,7 @@ class Metadata:
 
     def _read(self, one: StoredObject, remembered: Remembered) -> bytes | None:
         """Return the model of an object; of a file that cannot be parsed, the UIDs; None where the disk fails."""
-        path = self._store.data_dir / one.path
+        path = self._store.files.local(one.path)
         try:
             model = read_json(path, remembered)
         except OSError as error:

@@ -42,14 +42,38 @@ def accepted(request: Request) -> Sequence[MediaRange]:
 
     A range without `multipart/related` that could mean both stands in both forms, the multipart one first.
     """
+    return sorted((one for one in _named(request) if one.quality > 0), key=lambda one: -one.quality)
+
+
+def chosen_type(request: Request, offered: Sequence[str]) -> str:
+    """Return the offered media type that the client likes best, the first of equals; HTTPException 406 where none.
+
+    The quality of a type is that of the most particular range that it falls into (RFC 9110 12.5.1).
+    """
+    ranges = [one for one in _named(request) if not one.is_multipart]
+    best = max(offered, key=lambda media_type: _quality(ranges, media_type))
+    if _quality(ranges, best) <= 0:
+        raise HTTPException(406, f"this can be had as {', '.join(offered)}")
+    return best
+
+
+def _quality(ranges: Sequence[MediaRange], media_type: str) -> float:
+    for wanted in (media_type, f"{media_type.partition('/')[0]}/*", "*/*"):
+        for one in ranges:
+            if one.media_type == wanted:
+                return one.quality
+    return 0.0
+
+
+def _named(request: Request) -> list[MediaRange]:
+    """Return all ranges as they stand, the refused ones (`q=0`) too; HTTPException 400 where they are too many."""
     text = ",".join(request.query_params.getlist("accept")) or ",".join(request.headers.getlist("accept")) or "*/*"
     if len(text) > _ACCEPT_LIMIT:
         raise HTTPException(400, f"Accept is longer than {_ACCEPT_LIMIT} characters")
     parts = _split(text, ",")
     if len(parts) > _RANGE_LIMIT:
         raise HTTPException(400, f"Accept has more than {_RANGE_LIMIT} media ranges")
-    ranges = [one for part in parts for one in _ranges(part)]
-    return sorted((one for one in ranges if one.quality > 0), key=lambda one: -one.quality)
+    return [one for part in parts for one in _ranges(part)]
 
 
 def _ranges(text: str) -> Iterable[MediaRange]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import orjson
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,8 +13,8 @@ from starlette.routing import BaseRoute, Route
 from gateway.query import Level, Match, Query, find
 from gateway.query.attributes import SERIES_UID, SOP_INSTANCE_UID, STUDY_UID
 from gateway.store import Store
-from gateway.web.dicomweb.accept import chosen_type
 from gateway.web.dicomweb.dicom_json import data_set
+from gateway.web.dicomweb.negotiation import chosen_type
 from gateway.web.dicomweb.parameters import MOST_MATCHES, Asked, read_parameters
 from gateway.web.dicomweb.target import base_url
 
@@ -76,7 +75,7 @@ def _page(store: Store, base: str, level: Level, parents: Mapping[int, str], ask
         matches = find(connection, query)
     is_cut = len(matches) > limit and (asked.limit is None or asked.limit > limit)
     shown = [data_set(match, _retrieve_url(base, match)) for match in matches[:limit]]
-    return _Page(orjson.dumps(shown) if shown else b"", is_cut)
+    return _Page(b"[%b]" % b",".join(shown) if shown else b"", is_cut)
 
 
 def _warnings(request: Request, asked: Asked, page: _Page) -> dict[str, str]:

@@ -68,7 +68,8 @@ class Rejecting:
         objects = located(self._store, request)
         now = datetime.now(UTC)
         with quietly():
-            note, final = self._place(self._note(objects, code, now), now)
+            note = self._place(self._note(objects, code, now), now)
+        self._store.files.keep([note.path])
         with self._store.write() as connection:
             lock_study(connection, note.header.study_instance_uid)
             add_note(connection, note)
@@ -78,7 +79,7 @@ class Rejecting:
             if not count:
                 connection.rollback()
         if not count:
-            final.unlink(missing_ok=True)
+            self._store.files.remove(note.path)
             raise HTTPException(410, "it has been rejected by another request just now")
         log.info("study.rejected", study_instance_uid=note.header.study_instance_uid, instances=count, code=code)
         return self._answer(request, note, count)
@@ -104,7 +105,7 @@ class Rejecting:
         """Return the header of an object of the study; what the index knows where no file can be read."""
         for one in objects[:10]:
             try:
-                return read_file(self._store.data_dir / one.path, stop_before_pixels=True)
+                return read_file(self._store.files.local(one.path), stop_before_pixels=True)
             except (OSError, *MALFORMED) as error:
                 log.error("reject.file_missing", file=Path(one.path).name, error=type(error).__name__)
         with self._store.read() as connection:
@@ -116,7 +117,7 @@ class Rejecting:
             setattr(source, "".join(map(_capital, name.split("_"))), getattr(known, name))
         return source
 
-    def _place(self, note: Dataset, now: datetime) -> tuple[ReceivedInstance, Path]:
+    def _place(self, note: Dataset, now: datetime) -> ReceivedInstance:
         """Write the note where instances lie, durably."""
         buffer = io.BytesIO()
         pydicom.dcmwrite(buffer, note, enforce_file_format=True)
@@ -134,7 +135,7 @@ class Rejecting:
             file.flush()
             os.fsync(file.fileno())
         sync_folder(final.parent)
-        return ReceivedInstance(header, digest, path, len(content), str(uuid.uuid4()), "HYBRIDMED", now), final
+        return ReceivedInstance(header, digest, path, len(content), str(uuid.uuid4()), "HYBRIDMED", now)
 
 
 def _new_uid() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import structlog
+from anyio import CapacityLimiter, to_thread
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset
@@ -80,10 +80,18 @@ class Rendered:
     def __init__(self, store: Store, decoder: FrameDecoder) -> None:
         self._store = store
         self._decoder = decoder
-        self._room = threading.BoundedSemaphore(_AT_ONCE)  # a frame may take a gigabyte on its way
+        # A frame may take a gigabyte on its way; and who waits for a picture takes none of the web's other threads.
+        self._room = CapacityLimiter(_AT_ONCE)
 
-    def rendered(self, request: Request) -> Response:
+    async def rendered(self, request: Request) -> Response:
         """Serve `…/rendered`: a picture, a part for each of several; 400, 404, 406, 410."""
+        return await to_thread.run_sync(self._rendered, request, limiter=self._room)
+
+    async def thumbnail(self, request: Request) -> Response:
+        """`…/thumbnail`: a small picture of the instance, or of the one in the middle of the first series of images."""
+        return await to_thread.run_sync(self._thumbnail, request, limiter=self._room)
+
+    def _rendered(self, request: Request) -> Response:
         wish = _wish(request.query_params)
         objects = located(self._store, request)
         if "frames" in request.path_params:
@@ -98,8 +106,7 @@ class Rendered:
             return self._picture(images[len(images) // 2], None, chosen[1], wish)
         return self._parts([(one, 0) for one in images], chosen[1], wish)
 
-    def thumbnail(self, request: Request) -> Response:
-        """`…/thumbnail`: a small picture of the instance, or of the one in the middle of the first series of images."""
+    def _thumbnail(self, request: Request) -> Response:
         wish = _wish(request.query_params)
         objects = located(self._store, request)
         images = [one for one in objects if one.rows is not None]
@@ -115,7 +122,7 @@ class Rendered:
         return self._picture(chosen, number, media_type, _Wish(wish.window, viewport, wish.quality))
 
     def _instance(self, request: Request, one: StoredObject, wish: _Wish) -> Response:
-        path = self._store.data_dir / one.path
+        path = self._store.files.local(one.path)
         if one.sop_class_uid.startswith(_DOCUMENTS):
             _require(accepted(request), _HTML)
             return Response(_document(path), headers={"Content-Type": f"{_HTML}; charset=utf-8"})
@@ -152,12 +159,12 @@ class Rendered:
                 return b""
             return part_head(boundary, media_type, len(body)) + body + b"\r\n"
 
-        pieces: list[Piece] = [Made(lambda one=one, index=index: part(one, index)) for one, index in frames]  # type: ignore[misc] # bound now
+        pieces: list[Piece] = [Made(lambda one=one, index=index: part(one, index), self._room) for one, index in frames]  # type: ignore[misc] # bound now
         return PieceResponse([*pieces, closing(boundary)], f'{MULTIPART}; type="{media_type}"; boundary={boundary}')
 
     def _made(self, one: StoredObject, index: int, media_type: str, wish: _Wish) -> bytes:
-        path = self._store.data_dir / one.path
-        with self._room, quietly():
+        path = self._store.files.local(one.path)
+        with quietly():
             try:
                 if (one.rows or 0) * (one.columns or 0) > _PIXELS_LIMIT:
                     raise UnrenderableError("the image is too large to be rendered")
@@ -173,7 +180,7 @@ class Rendered:
                 raise UnrenderableError("the image cannot be rendered: its header and its pixels disagree") from error
 
     def _pixels(self, one: StoredObject, index: int, header: Dataset) -> tuple[NDArray[Any], str]:
-        path = self._store.data_dir / one.path
+        path = self._store.files.local(one.path)
         layout = None if one.transfer_syntax_uid in DEFLATED else pixel_layout(path, one.size_bytes)
         if layout is None or layout.is_encapsulated:
             (frame,) = self._decoder.frames(path, [index])

@@ -1,7 +1,8 @@
-"""Answers whose bytes come from files: as large pieces, from the page cache without a detour, with flat memory.
+"""Answers whose bytes come from files: from the page cache without a detour, with flat memory.
 
-A file that the page cache holds is read in the event loop itself (`RWF_NOWAIT` says whether it does); only what must
-come from the disk costs a hop to a thread. Files are opened ahead, many in one hop.
+Where the connection has a `Wire`, the kernel sends the files itself; otherwise (TLS, parts yet to be made) they
+are read in large pieces. Both happen in the event loop for what the page cache holds (`RWF_NOWAIT` says whether it
+does); only what must come from the disk costs a hop to a thread. Files are opened ahead, many in one hop.
 """
 
 from __future__ import annotations
@@ -13,17 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
+from anyio import CapacityLimiter, to_thread
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from gateway.web.wire import EXTENSION, Outlet, PeerGoneError, Wire
+
 log = structlog.get_logger()
 
 CHUNK = 1 << 19
 """Bytes of one piece: the best of 64 KiB to 4 MiB on the loopback."""
 _OPEN_AHEAD = 32
+_READ_AHEAD = 1 << 17
+"""Bytes that Linux reads of a file at once, unless told otherwise."""
 _DIGITS = 40
 """Of both ends of a range."""
 _YIELD_EVERY = 16
@@ -48,6 +54,8 @@ class Made:
     """Bytes that are made in a thread when their turn comes; empty where there are none after all."""
 
     make: Callable[[], bytes]
+    room: CapacityLimiter | None = None
+    """How many are made at once; None: as many as there are threads."""
 
 
 Piece = bytes | FileSlice | Made
@@ -83,18 +91,44 @@ class PieceResponse(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         if scope["method"] != "HEAD":
             going = asyncio.ensure_future(_gone(receive))
+            wire: Wire | None = scope.get("extensions", {}).get(EXTENSION)
             try:
-                sent = 0
-                async for chunk in _chunks(self.pieces):
-                    if going.done():
-                        return
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                    sent += 1
-                    if sent % _YIELD_EVERY == 0:
-                        await asyncio.sleep(0)
+                if wire is not None and not any(isinstance(piece, Made) for piece in self.pieces):
+                    await self._send_by_wire(wire, going)
+                else:
+                    await self._send_by_server(send, going)
+            except PeerGoneError:
+                await going
             finally:
                 going.cancel()
+            if going.done():
+                return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_by_server(self, send: Send, going: asyncio.Future[None]) -> None:
+        sent = 0
+        async for chunk in _chunks(self.pieces):
+            if going.done():
+                return
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            sent += 1
+            if sent % _YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+
+    async def _send_by_wire(self, wire: Wire, going: asyncio.Future[None]) -> None:
+        files = _Files([piece for piece in self.pieces if isinstance(piece, FileSlice)])
+        last = len(self.pieces) - 1
+        try:
+            async with wire.opened(going) as outlet:
+                for number, piece in enumerate(self.pieces):
+                    if isinstance(piece, bytes):
+                        await outlet.send(piece, is_last=number == last)
+                    elif isinstance(piece, FileSlice):
+                        await _send_slice(outlet, await files.next(), piece)
+                        if number % _YIELD_EVERY == 0:
+                            await asyncio.sleep(0)
+        finally:
+            files.close()
 
 
 def total_length(pieces: Sequence[Piece]) -> int | None:
@@ -145,7 +179,7 @@ async def _chunks(pieces: Sequence[Piece]) -> AsyncIterator[bytes]:
     try:
         for piece in pieces:
             if not isinstance(piece, FileSlice):
-                made = piece if isinstance(piece, bytes) else await run_in_threadpool(piece.make)
+                made = piece if isinstance(piece, bytes) else await to_thread.run_sync(piece.make, limiter=piece.room)
                 if held + len(made) <= CHUNK:
                     buffer[held : held + len(made)] = made
                     held += len(made)
@@ -168,6 +202,32 @@ async def _chunks(pieces: Sequence[Piece]) -> AsyncIterator[bytes]:
             yield bytes(buffer[:held])
     finally:
         files.close()
+
+
+async def _send_slice(outlet: Outlet, descriptor: int, piece: FileSlice) -> None:
+    """Send a stretch, brought into the page cache first where it is not there; FileVanishedError where it ends."""
+    end = piece.offset + piece.length
+    for offset in range(piece.offset, end, CHUNK):
+        length = min(CHUNK, end - offset)
+        if not _is_cached(descriptor, offset, length):
+            await run_in_threadpool(_bring, descriptor, offset, length)
+        if await outlet.send_file(descriptor, offset, length) < length:
+            raise FileVanishedError("a file is shorter than it was")
+
+
+def _is_cached(descriptor: int, offset: int, length: int) -> bool:
+    """Say whether the page cache seems to hold a stretch: it has a byte of each part that a disk gives at once."""
+    room = [bytearray(1)]
+    try:
+        for at in (*range(offset, offset + length, _READ_AHEAD), offset + length - 1):
+            os.preadv(descriptor, room, at, os.RWF_NOWAIT)
+    except OSError:  # not there, or a file system that cannot say
+        return False
+    return True
+
+
+def _bring(descriptor: int, offset: int, length: int) -> None:
+    os.preadv(descriptor, [bytearray(length)], offset)
 
 
 async def _read(descriptor: int, room: memoryview, offset: int) -> int:

@@ -110,7 +110,7 @@ class Wado:
         """Leave out what is not on the disk, with a line in the log; HTTPException 500 where nothing is left."""
         present = []
         for one, syntax in wanted:
-            path = self._store.data_dir / one.path
+            path = self._store.files.local(one.path)
             try:
                 present.append(_Chosen(one, syntax, path, path.stat().st_size))
             except OSError as error:

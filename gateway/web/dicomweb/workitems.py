@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from gateway.web.dicomweb.accept import chosen_type
+from gateway.web.dicomweb.negotiation import chosen_type
 from gateway.web.dicomweb.target import base_url
 from gateway.workitem.keys import search_of_parameters
 from gateway.workitem.mapping import Origin
