@@ -16,7 +16,7 @@ demo: ## start everything in one process tree, send three sample X-rays and show
 
 test: data environment programs ## lint, types and all tests; brings the services that they need
 	@$(MAKE) --no-print-directory lint
-	@$(PYTEST)
+	@$(PYTEST) --numprocesses 2 --dist loadfile
 
 data:
 	@if [ -d ../shared/data ]; then echo "data: ../shared/data present: all of it"; else echo "data: shipped samples only"; fi

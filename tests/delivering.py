@@ -18,7 +18,7 @@ import pydicom
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 
 from gateway.config import Destination
-from gateway.delivery import Deliverer, DeliveryLimits, Outgoing, open_sender
+from gateway.delivery import Deliverer, DeliveryLimits, Outgoing, Sending, open_sender
 from gateway.report import render_outcome
 from gateway.report.assignment import Assignment
 from gateway.services import Counters, Heartbeat
@@ -89,7 +89,7 @@ def make_deliverer(
         store=store,
         heartbeat=heartbeat,
         destinations=destinations,
-        open_sender=partial(open_sender, ae_title="HYBRIDMED", timeout_s=timeout_s),
+        open_sender=partial(open_sender, sending=Sending("HYBRIDMED", timeout_s)),
         limits=LIMITS,
     )
     return deliverer, heartbeat

@@ -15,7 +15,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from gateway.association import storage_classes
+from gateway.receive.contexts import storage_classes
 from gateway.services import Counters, Heartbeat
 from gateway.store import Store
 from gateway.web.dicomweb import create_app

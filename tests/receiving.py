@@ -6,9 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import pydicom
 import sqlalchemy as sa
@@ -32,6 +34,8 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 
 
+receive_path: ContextVar[Literal["fast", "stock"]] = ContextVar("receive_path", default="fast")
+"""The path of receivers that say nothing else."""
 ServicesOf = Callable[[Heartbeat], Sequence[DimseService | DirectService]]
 
 
@@ -55,6 +59,7 @@ def receiving(
 ) -> Iterator[Running]:
     """Run a receiver in a thread of this process, with the DIMSE services made for it; on leaving it has drained."""
     heartbeat = Heartbeat(store, "receive", Counters())
+    listening = {"path": receive_path.get(), **listening}
     who = Listening("HYBRIDMED", "127.0.0.1", 0, **listening)  # type: ignore[arg-type] # as the caller gives them
     receiver = Receiver(store, who, limits or Limits(reserve_bytes=0, drain_s=2), heartbeat, services(heartbeat))
     stop = threading.Event()
@@ -66,6 +71,16 @@ def receiving(
         stop.set()
         thread.join(30)
         assert not thread.is_alive()
+
+
+@contextmanager
+def over(path: Literal["fast", "stock"]) -> Iterator[None]:
+    """Let receivers take this path."""
+    token = receive_path.set(path)
+    try:
+        yield
+    finally:
+        receive_path.reset(token)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A receiver as a process of its own, to be killed: `python -m tests.receiving_process DATA_DIR PORT`."""
+"""A receiver as a process of its own, to be killed: `python -m tests.receiving_process DATA_DIR PORT [PATH]`."""
 
 import signal
 import sys
@@ -16,8 +16,9 @@ def main() -> None:
     store = open_store(f"sqlite:///{data_dir / 'hybridmed.db'}", data_dir)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    listening = Listening("HYBRIDMED", "127.0.0.1", port, path="stock" if sys.argv[3:] == ["stock"] else "fast")
     with Heartbeat(store, "receive", Counters()) as heartbeat:
-        Receiver(store, Listening("HYBRIDMED", "127.0.0.1", port), Limits(reserve_bytes=0), heartbeat).run(stop)
+        Receiver(store, listening, Limits(reserve_bytes=0), heartbeat).run(stop)
 
 
 if __name__ == "__main__":

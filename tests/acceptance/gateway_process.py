@@ -111,15 +111,23 @@ class GatewayProcess:
 
     def role_pid(self, role: str) -> int:
         """Return the process id of a running role, from its heartbeat."""
+        return self.role_pids(role)[0]
+
+    def role_pids(self, role: str, least: int = 1) -> tuple[int, ...]:
+        """Return the process ids of a running role, so many at least."""
         found: list[int] = []
 
-        def has_beat() -> bool:
+        def have_beat() -> bool:
             pids = self._states("SELECT pid FROM service WHERE role = :role", role=role)
             found[:] = [int(pid) for pid in pids if _is_alive(int(pid))]
-            return bool(found)
+            return len(found) >= least
 
-        wait_until(has_beat, 60, f"heartbeat of {role}")
-        return found[0]
+        wait_until(have_beat, 60, f"heartbeat of {role}")
+        return tuple(found)
+
+    def running_count(self, role: str) -> int:
+        """Return how many processes of a role have a heartbeat."""
+        return len(self._states("SELECT pid FROM service WHERE role = :role", role=role))
 
     def kill_role(self, role: str) -> int:
         """End one role by SIGKILL, and return the process id that it had."""

@@ -90,9 +90,9 @@ class Ohif:
 
     def instance_number(self) -> int:
         """Return the Instance Number that the viewport names."""
-        found = _INSTANCE.search(_one_line(self.text()))
-        assert found is not None, self.text()
-        return int(found[1])
+        found: list[str] = []
+        wait_until(lambda: found.extend(_INSTANCE.findall(_one_line(self.text()))) or bool(found), _SHOW_S, "a number")
+        return int(found[0])
 
     def text(self) -> str:
         """Return the text in the viewport."""

@@ -72,7 +72,7 @@ def test_what_the_database_will_not_have_goes_to_quarantine(local_store: Store) 
         listed = connection.execute(sa.select(quarantine)).one()
 
     assert len(rows(local_store)) == 3
-    assert (listed.path, listed.calling_ae) == ("quarantine/a1_9.dcm", "CT1")
+    assert (listed.path, listed.calling_ae) == (f"quarantine/{bad.spooled.path.name}", "CT1")
     assert "IntegrityError" in listed.reason
     assert (local_store.data_dir / listed.path).exists()
     assert spooled_files(local_store) == []
@@ -91,7 +91,7 @@ def test_files_stay_in_the_spool_when_the_end_comes_without_a_database(local_sto
     local_store.engine = present
 
     assert not indexer.is_drained
-    assert [path.name for path in spooled_files(local_store)] == ["a1_1.dcm"]
+    assert spooled_files(local_store) == [arrival.spooled.path]
     assert rows(local_store) == []
 
 
@@ -120,7 +120,7 @@ def test_a_refused_quarantine_is_tried_again(local_store: Store, monkeypatch: py
         listed = connection.execute(sa.select(quarantine.c.path)).scalars().all()
 
     assert reasons == ["DataError"]
-    assert listed == ["quarantine/a1_1.dcm"]
+    assert listed == [f"quarantine/{bad.spooled.path.name}"]
     assert len(rows(local_store)) == 1
     assert indexer.is_drained
 

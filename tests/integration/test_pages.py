@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, timedelta
@@ -15,22 +12,19 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from fhir_facade.app import create_app as create_fhir_app
-from starlette.applications import Starlette
-from starlette.routing import Route
 
 from gateway.services import Counters
 from gateway.store import Store, open_store
 from gateway.store.tables import delivery, study, web_session
-from gateway.web import HttpParts, WebRole, create_app
+from gateway.web import HttpParts, create_app
 from gateway.web.auth import Access
-from gateway.web.live import LiveFeed
 from gateway.web.rendering import Site
 from tests.integration.worklist_rows import (
-    add_finding,
     add_images,
     add_job,
     found_pneumonia,
     not_evaluable,
+    suspicious,
     verified,
 )
 from tests.stores import NOON
@@ -63,15 +57,6 @@ def client(serve: Serve) -> Iterator[httpx.Client]:
     with serve() as made:
         made.headers.update(BROWSER)
         yield made
-
-
-def suspicious(store: Store, uid: str = "1.2", probability: float = 0.97, **values: object) -> str:
-    """Put in a study with pneumonia; return the id of its job."""
-    with store.write() as connection:
-        add_images(connection, uid, suspicion=probability, **values)
-        job_id = add_job(connection, uid, summary=found_pneumonia(probability, area=100.0))
-        add_finding(connection, uid, job_id, "pneumonia", probability=probability)
-    return job_id
 
 
 def text_of(page: str) -> str:
@@ -258,71 +243,6 @@ def test_without_a_database_there_is_a_page_that_tries_again(tmp_path_factory: p
     assert answer.headers["refresh"] == "10"
     assert "数据库没有响应" in answer.text
     assert 'href="/worklist?q=a"' in answer.text
-
-
-def events(lines: Iterator[str]) -> Iterator[str]:
-    """Yield the names of a stream's events."""
-    return (line.removeprefix("event: ") for line in lines if line.startswith("event: "))
-
-
-def test_open_pages_are_told_of_changes(sqlite_store: Store, client: httpx.Client) -> None:
-    """A study arrives, and every open page is told once, within seconds."""
-    with client.stream("GET", "/worklist/events") as one, client.stream("GET", "/worklist/events") as other:
-        streams = [events(one.iter_lines()), events(other.iter_lines())]
-        assert [next(stream) for stream in streams] == ["hello", "hello"]
-        time.sleep(1.5)  # the first look has been taken: nothing is new before something happens
-        began = time.monotonic()
-        suspicious(sqlite_store)
-
-        assert [next(stream) for stream in streams] == ["changed", "changed"]
-        assert time.monotonic() - began < 10
-        assert one.headers["content-type"].startswith("text/event-stream")
-        assert one.headers["cache-control"] == "no-store"
-
-
-def test_the_number_of_live_pages_is_bounded(sqlite_store: Store) -> None:
-    """One too many is refused and told when to come back; a page that closes makes room."""
-    feed = LiveFeed(sqlite_store, threading.Event(), most_clients=1)
-    with served(Starlette(routes=[Route("/events", feed.stream)])) as client:
-        with client.stream("GET", "/events") as stream:
-            told = events(stream.iter_lines())  # kept: a stream whose reader is gone is closed
-            assert next(told) == "hello"
-            refused = client.get("/events")
-        statuses = []
-        deadline = time.monotonic() + 10
-        while 200 not in statuses and time.monotonic() < deadline:
-            with client.stream("GET", "/events") as later:
-                statuses.append(later.status_code)
-            time.sleep(0.1)
-
-    assert (refused.status_code, refused.headers["retry-after"]) == (503, "60")
-    assert statuses[-1] == 200
-
-
-def test_open_streams_do_not_hold_up_the_end(sqlite_store: Store) -> None:
-    """Told to stop, the role ends in seconds though a page is open."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    parts = HttpParts(sqlite_store, create_fhir_app(sqlite_store), OPEN, Counters(), 0)
-    stop = threading.Event()
-    role = WebRole(create_app(parts), bind="127.0.0.1", port=port, closing=parts.closing)
-    thread = threading.Thread(target=role.run, args=(stop,))
-    thread.start()
-    transport = httpx.HTTPTransport(retries=8)
-    with (
-        httpx.Client(transport=transport, base_url=f"http://127.0.0.1:{port}") as client,
-        client.stream("GET", "/worklist/events") as stream,
-    ):
-        told = events(stream.iter_lines())
-        assert next(told) == "hello"
-        began = time.monotonic()
-        stop.set()
-        thread.join(timeout=30)
-        rest = list(told)
-
-    assert not thread.is_alive()
-    assert time.monotonic() - began < 6
-    assert rest == []
 
 
 def test_a_browser_is_sent_to_the_sign_in_and_back(sqlite_store: Store, serve: Serve) -> None:

@@ -26,7 +26,7 @@ def test_results_are_shown_as_they_are(local_store: Store, real_data: RealData) 
         instances = find(connection, Query("IMAGE", parents={STUDY_UID: study_uid}))
         objects = locate(connection, study_instance_uid=study_uid)
 
-    assert study[0x00080061] == ["DX", "SEG", "SR"]
+    assert study[0x00080061] == ("DX", "SEG", "SR")
     assert (study[0x00201206], study[0x00201208]) == (4, 4)
     assert sorted(one.is_result for one in objects) == [False, True, True, True]
     assert [one[0x00080018] for one in instances] == [one.sop_instance_uid for one in objects]

@@ -2,6 +2,7 @@
 
 import hashlib
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pydicom
@@ -23,6 +24,7 @@ from tests.receiving import (
     encoded,
     image,
     kept_files,
+    over,
     receiving,
     rows,
     send,
@@ -34,6 +36,13 @@ from tests.receiving import (
 from tests.studies import RealData
 
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
+
+
+@pytest.fixture(params=["fast", "stock"], autouse=True)
+def path(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test of this file holds for both paths."""
+    with over(request.param):
+        yield
 
 
 def test_a_real_study_sent_by_storescu_is_kept_and_indexed(store: Store, real_data: RealData) -> None:

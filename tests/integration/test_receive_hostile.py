@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 import zlib
+from collections.abc import Iterator
 from io import BytesIO
 
 import pytest
@@ -25,6 +26,7 @@ from tests.receiving import (
     encoded,
     image,
     kept_files,
+    over,
     receiving,
     rows,
     send,
@@ -35,6 +37,13 @@ from tests.receiving import (
 )
 
 HASTY = Limits(reserve_bytes=0, association_timeout_s=1.0, idle_timeout_s=2.0, drain_s=1)
+
+
+@pytest.fixture(params=["fast", "stock"], autouse=True)
+def path(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test of this file holds for both paths."""
+    with over(request.param):
+        yield
 
 
 def _connect(running: Running) -> socket.socket:
@@ -93,6 +102,19 @@ def test_half_associations_leave_nothing(local_store: Store, said: bytes) -> Non
 
     assert answer is not None
     assert len(rows(local_store)) == 1
+
+
+def test_a_request_that_cannot_be_read_holds_no_place(local_store: Store) -> None:
+    """As many broken A-ASSOCIATE-RQ as there are places: the next sender is served at once, not half a minute later."""
+    limits = Limits(reserve_bytes=0, max_associations=4, drain_s=1)
+
+    with receiving(local_store, limits) as running:
+        for _ in range(8):
+            with _connect(running) as peer:
+                peer.sendall(struct.pack(">BxL", 1, 74) + bytes(74))
+                while peer.recv(4096):
+                    continue
+        until(lambda: send_one(running.port, sending(image())) is not None, "a sender that is served", timeout_s=10)
 
 
 def _fragment(context_id: int, control: int, data: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from pydicom.pixels.processing import apply_modality_lut
 
 from gateway.report import RenderedObject, render_outcome
 from gateway.report.assignment import Assignment
-from inference.findings import Findings, HeatMap, NotEvaluable, Outcome, SourceFrame
+from inference.findings import Findings, HeatMap, LabelSet, NotEvaluable, Outcome, SourceFrame
 from tests import validators
 from tests.studies import RealData
 from tests.unit.report.outcomes import ALGORITHM, findings_of_two_levels, lungs, write_xray, xray_findings
@@ -71,7 +71,9 @@ def _xray(path: Path) -> Case:
     pixels = image.pixel_array.astype(np.float32)
     heat = HeatMap("pneumonia", "coarse", frame, pixels / pixels.max())
     segments = lungs(*_halves((pixels < np.median(pixels))[np.newaxis]))
-    findings = Findings(ALGORITHM, image.SeriesInstanceUID, (frame,), findings_of_two_levels(), segments, (heat,))
+    coarse, fine = findings_of_two_levels()
+    levels = (replace(coarse, label_set=LabelSet(("pneumonia", "normal"), 0.9)), fine)
+    findings = Findings(ALGORITHM, image.SeriesInstanceUID, (frame,), levels, segments, (heat,))
     return Case(findings, [path])
 
 

@@ -73,6 +73,23 @@ def test_a_delivery_is_claimed_once_until_its_lease_runs_out(store: Store) -> No
         assert deliveries.finish(connection, later, NOON)
 
 
+def test_a_later_word_waits_for_the_one_that_is_being_sent(store: Store) -> None:
+    """Two processes send no two results of one study and bundle at once; those of others go on."""
+    _done_job(store, "PACS")
+    first = _claim(store)
+    later = _done_job(store, "PACS")
+    with store.write() as connection:
+        add_study(connection, "1.2.4")
+    other = _done_job(store, "PACS", study="1.2.4")
+    meanwhile = [_claim(store), _claim(store)]
+    with store.write() as connection:
+        assert first is not None
+        deliveries.finish(connection, first, NOON)
+    after = _claim(store)
+
+    assert [each and each.job_id for each in (*meanwhile, after)] == [other, None, later]
+
+
 def test_a_renewed_lease_is_not_taken(store: Store) -> None:
     """A long transfer keeps its delivery."""
     _done_job(store, "PACS")

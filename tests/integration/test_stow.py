@@ -17,10 +17,10 @@ import sqlalchemy as sa
 from dicomweb_client.api import DICOMwebClient
 from pydicom.uid import generate_uid
 
-from gateway.association import storage_classes
 from gateway.delivery.sender import Outgoing
 from gateway.delivery.stow import StowSender
 from gateway.errors import DeliveryError
+from gateway.receive.contexts import storage_classes
 from gateway.services import Counters, Heartbeat
 from gateway.store import Store
 from gateway.store.tables import association

@@ -293,7 +293,7 @@ def test_tokens(store: Store, serve: Serve) -> None:
     beating(store, *ROLES)
     with serve(Access("token", [DIGEST.upper()])) as client:
         bearer = {"Authorization": f"Bearer {BEARER}"}
-        closed = ("/worklist", "/metrics", "/fhir/Patient", "/fhir/metadata", "/pictures/1.png", "/nowhere", "/readyz/")
+        closed = ("/worklist", "/metrics", "/fhir/Patient", "/fhir/$export", "/pictures/1.png", "/nowhere", "/readyz/")
         refused = [client.get(address) for address in closed]
         wrong = [
             client.get("/worklist", headers={"Authorization": text}) for text in ("Bearer x", BEARER, f"Basic {BEARER}")
@@ -311,12 +311,12 @@ def test_tokens(store: Store, serve: Serve) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "digests", "named"),
-    [("token", [], "HYBRIDMED_TOKENS"), ("token", ["secret"], "SHA-256")],
+    [("oidc", [], "HYBRIDMED_OIDC__ISSUER"), ("token", ["secret"], "SHA-256")],
 )
 def test_access_that_cannot_work_is_refused_at_the_start(mode: str, digests: list[str], named: str) -> None:
     """The message names what to set, and not the token."""
     with pytest.raises(ConfigurationError, match=named) as refused:
-        Access(mode, digests)  # type: ignore[arg-type] # as settings give it
+        Access(mode, digests)
 
     assert "secret" not in str(refused.value)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from gateway.store import Store
 from gateway.store.tables import finding, job
 from tests.stores import NOON, add_series, add_study
 
@@ -95,3 +96,12 @@ def verified(action: str = "accept", at: datetime = NOON) -> Mapping[str, Any]:
     """Return what a verification leaves in its job."""
     said = {"action": action, "observer": "Grey^Meredith", "organisation": "Seattle Grace", "comment": "agreed"}
     return {**said, "verified_at": at.isoformat(), "corrections": []}
+
+
+def suspicious(store: Store, uid: str = "1.2", probability: float = 0.97, **values: object) -> str:
+    """Put in a study with pneumonia; return the id of its job."""
+    with store.write() as connection:
+        add_images(connection, uid, suspicion=probability, **values)
+        job_id = add_job(connection, uid, summary=found_pneumonia(probability, area=100.0))
+        add_finding(connection, uid, job_id, "pneumonia", probability=probability)
+    return job_id

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -14,6 +15,9 @@ import psutil
 LOOPBACK = "127.0.0.1"
 _POLL_S = 0.1
 _LOG_TAIL_CHARACTERS = 3000
+_FIRST_PORT = 20000
+_WORKERS = 4
+_PORTS_OF_A_WORKER = 3000
 _handed_out: set[int] = set()
 
 
@@ -26,12 +30,19 @@ class ServiceFailedError(RuntimeError):
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that nothing listens on, never the same one twice."""
+    """Return a TCP port of the loopback interface that nothing listens on, never the same one twice.
+
+    The port lies below the range that the kernel takes for outgoing connections, so that none of these takes it
+    before the program that it is for; each process of a parallel run has ports of its own.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    first = _FIRST_PORT + int(worker) % _WORKERS * _PORTS_OF_A_WORKER
     while True:
-        with socket.socket() as probe:
-            probe.bind((LOOPBACK, 0))
-            port = int(probe.getsockname()[1])
-        if port not in _handed_out:
+        port = random.randrange(first, first + _PORTS_OF_A_WORKER)
+        if port in _handed_out:
+            continue
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((LOOPBACK, port))
             _handed_out.add(port)
             return port
 

@@ -79,7 +79,12 @@ def test_destinations_from_tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         ("HYBRIDMED_AE_TITLE", "SEVENTEEN_LETTERS", "not an AE title"),
         ("HYBRIDMED_QUIET_S", "soon", "quiet_s"),
         ("HYBRIDMED_AUTH", "password", "auth"),
-        ("HYBRIDMED_AUTH", "oidc", "not offered by this version"),
+        ("HYBRIDMED_AUTH", "oidc", "HYBRIDMED_OIDC__ISSUER"),
+        ("HYBRIDMED_AUTH", "none,token", "'none' stands alone"),
+        ("HYBRIDMED_ACCESS__TRUSTED_PROXIES", "0.0.0.0/0", "is everybody"),
+        ("HYBRIDMED_ACCESS__TRUSTED_PROXIES", "10.0.0.1, proxy", "'proxy' is no network address"),
+        ("HYBRIDMED_ACCESS__CORS_ORIGINS", "*", "is no origin"),
+        ("HYBRIDMED_TLS__KEY", "server.key", "HYBRIDMED_TLS__CERTIFICATE"),
         ("HYBRIDMED_DESTINATIONS", "PACS=A@h:0", "a port is 1 to 65535"),
         ("HYBRIDMED_DESTINATIONS", "PACS=A@h:65536", "a port is 1 to 65535"),
         ("HYBRIDMED_RULES", '[{"name": "r", "match": {"description": "CT ("}}]', "'CT (' is not a regular expression"),
@@ -112,22 +117,40 @@ def test_a_public_address_needs_authentication_and_an_ae_list() -> None:
         load_settings(bind="0.0.0.0")  # noqa: S104 the very address that must be refused
 
     assert "HYBRIDMED_AUTH=token" in str(refused.value)
-    assert "oidc" not in str(refused.value)
     assert "HYBRIDMED_ALLOWED_AES" in str(refused.value)
+    assert "HYBRIDMED_TLS__CERTIFICATE" in str(refused.value)
 
 
-def test_a_public_address_with_both_is_taken() -> None:
-    """With tokens and an AE list the same address is allowed."""
-    settings = load_settings(bind="0.0.0.0", auth="token", tokens=("ab",), allowed_aes=("CT1",))  # noqa: S104 as above
+def test_a_public_address_that_is_guarded_is_taken(tmp_path: Path) -> None:
+    """With tokens, an AE list and TLS (ours, or that of a proxy that is named) the same address is allowed."""
+    guarded = {"bind": "0.0.0.0", "auth": "token", "allowed_aes": ("CT1",)}  # noqa: S104 as above
 
-    assert settings.bind == "0.0.0.0"  # noqa: S104 as above
+    behind = load_settings(**guarded, access={"trusted_proxies": "10.0.0.1, 10.1.0.0/16"})
+    alone = load_settings(**guarded, tls={"certificate": tmp_path / "c.pem"})
+
+    assert behind.access.trusted_proxies == ("10.0.0.1", "10.1.0.0/16")
+    assert alone.tls.is_on_http
+    for wrong in ({}, {"tls": {"certificate": tmp_path / "c.pem", "http": False}}):
+        with pytest.raises(ConfigurationError, match="TRUSTED_PROXIES"):
+            load_settings(**guarded, **wrong)
 
 
-def test_token_digests_do_not_show_in_a_print(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A settings object in a traceback shows no token digest."""
-    monkeypatch.setenv("HYBRIDMED_TOKENS", "c0ffee")
+def test_secrets_do_not_show_in_a_print(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A settings object in a traceback, and a sentence about a wrong setting, show none of them."""
+    monkeypatch.setenv("HYBRIDMED_TOKENS", "secret-word")
+    monkeypatch.setenv("HYBRIDMED_DATABASE_URL", "postgresql://me:secret-word@h/x")
+    monkeypatch.setenv("HYBRIDMED_BROKER_URL", "amqp://me:secret-word@h/")
+    monkeypatch.setenv("HYBRIDMED_OIDC__CLIENT_SECRET", "secret-word")
 
-    assert "c0ffee" not in repr(load_settings())
+    settings = load_settings()
+    assert "secret-word" not in repr(settings)
+    assert "secret-word" not in str(settings)
+    assert settings.oidc.client_secret is not None
+    assert settings.oidc.client_secret.get_secret_value() == "secret-word"
+    monkeypatch.setenv("HYBRIDMED_OIDC__CLIENT_SECRET_FILE", "/run/secrets/oidc")
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings()
+    assert "secret-word" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

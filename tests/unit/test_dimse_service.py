@@ -12,9 +12,9 @@ import structlog
 from pydicom.uid import UID
 from pynetdicom import build_context, build_role, evt
 
-from gateway.association import supported_contexts
 from gateway.config import Settings
 from gateway.dimse_service import dispatchers
+from gateway.receive.contexts import supported_contexts
 from gateway.services import Counters, Heartbeat
 from gateway.store import open_store
 from gateway.wiring.receive import services

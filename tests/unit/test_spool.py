@@ -40,7 +40,7 @@ def test_a_committed_instance_is_a_part_10_file_with_its_digest(tmp_path: Path) 
     assert pydicom.dcmread(spooled.path).PatientName == "Doe^Jane"
     assert spooled.digest == hashlib.sha256(EXPLICIT.encode() + data).hexdigest()
     assert spooled.size_bytes == spooled.path.stat().st_size
-    assert spooled.path.name == "a1_1.dcm"
+    assert spooled.path.name == f"a1_1_{spooled.digest}.dcm"
 
 
 def test_a_restart_reads_the_same(tmp_path: Path) -> None:
@@ -59,6 +59,20 @@ def test_a_restart_reads_the_same(tmp_path: Path) -> None:
         "CT1",
     )
     assert abs((found.received_at - spooled.received_at).total_seconds()) < 5
+
+
+def test_what_a_restart_found_is_durable_before_it_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between rename and fsync, a process leaves bytes that no disk may have: reading them again syncs them."""
+    with Spool(tmp_path, "s1", NO_LIMIT) as spool:
+        upload = spool.begin(_origin(), 1)
+        upload.write(encoded(image()))
+        path = upload.commit().path
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+
+    reread(path)
+
+    assert synced == [path.stat().st_ino]
 
 
 def test_a_uid_with_leading_zeros_is_written(tmp_path: Path) -> None:
@@ -119,19 +133,19 @@ def test_limits_are_held(tmp_path: Path) -> None:
 def test_only_the_folders_of_the_dead_are_orphans(tmp_path: Path) -> None:
     """A held lock protects a folder; a free one does not; one adopter takes it, and an empty folder goes."""
     with Spool(tmp_path, "dead", NO_LIMIT) as spool:
-        spool.begin(_origin(), 1).commit()
+        kept = spool.begin(_origin(), 1).commit()
         (spool.folder / "a1_2.part").write_bytes(b"half")
 
     with Spool(tmp_path, "alive", NO_LIMIT):
         found = list(orphans(tmp_path))
         again = list(orphans(tmp_path))
         names = [path.name for path in found[0].files()]
-        (found[0].folder / "a1_1.dcm").unlink()
+        kept.path.unlink()
         found[0].release()
 
     assert [orphan.service_id for orphan in found] == ["dead"]
     assert again == []
-    assert names == ["a1_1.dcm"]
+    assert names == [kept.path.name]
     assert list((tmp_path / "incoming").iterdir()) == []
 
 

@@ -14,7 +14,7 @@ from gateway.store import open_store
 from gateway.store.schema import upgrade
 from gateway.store.tables import instance, series, study
 from tests.acceptance.gateway_process import GatewayProcess
-from tests.benchmarks.dicomweb.servers import Server
+from tests.benchmarks.dicomweb.servers import LIMITS_OFF, Server
 from tests.stores import NOON
 
 _ROOT = "1.2.826.0.1.3680043.10.1461.8"
@@ -24,7 +24,7 @@ _ROWS_AT_ONCE = 5000
 @contextmanager
 def indexed_gateway(home: Path, studies: int) -> Iterator[Server]:
     """Run a gateway whose index holds so many studies of one series with two instances each."""
-    running = GatewayProcess(home, roles="web")
+    running = GatewayProcess(home, roles="web", HYBRIDMED_WEB_PROCESSES="1", **LIMITS_OFF)
     running.data_dir.mkdir(parents=True)
     fill(running.data_dir, studies)
     try:

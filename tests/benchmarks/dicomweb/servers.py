@@ -16,6 +16,12 @@ from tests.benchmarks.dicomweb.cases import Cases
 from tests.services.orthanc import Orthanc
 from tests.services.process import wait_until
 
+LIMITS_OFF = {
+    f"HYBRIDMED_ACCESS__{name}": "1000000"
+    for name in ("REQUESTS_PER_S", "BURST", "ADDRESS_REQUESTS_PER_S", "ADDRESS_BURST")
+}
+"""One client asks for as much as it can get."""
+WEB_PROCESSES = 2
 RUN_NOTHING = '[[rules]]\nname = "keep, and run nothing"\nbundles = []\n'
 _FILL_S = 900
 _MIB = 1 << 20
@@ -68,11 +74,18 @@ def orthanc(home: Path, cases: Cases) -> Iterator[Server]:
 @contextmanager
 def gateway(home: Path, cases: Cases) -> Iterator[Server]:
     """Run the gateway with the cases; it processes nothing."""
-    running = GatewayProcess(home, toml=RUN_NOTHING, roles="receive,dispatch,web", HYBRIDMED_QUIET_S="1")
+    running = GatewayProcess(
+        home,
+        toml=RUN_NOTHING,
+        roles="receive,dispatch,web",
+        HYBRIDMED_QUIET_S="1",
+        HYBRIDMED_WEB_PROCESSES=str(WEB_PROCESSES),
+        **LIMITS_OFF,
+    )
     try:
         running.start()
         _fill(running.address, cases)
-        server = Server("gateway", running.http_port, "/dicomweb", (running.role_pid("web"),))
+        server = Server("gateway", running.http_port, "/dicomweb", running.role_pids("web", WEB_PROCESSES))
         _wait_until_full(server, cases)
         yield server
     finally:

@@ -12,11 +12,16 @@ import httpx
 import uvicorn
 from starlette.types import ASGIApp
 
+from gateway.web.protocol import BoundedHttpProtocol
+
 
 @contextmanager
 def served(app: ASGIApp) -> Iterator[httpx.Client]:
     """Serve on a free port of the loopback; give a client of it."""
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none", lifespan="off", timeout_keep_alive=60))
+    config = uvicorn.Config(
+        app, http=BoundedHttpProtocol, log_config=None, ws="none", lifespan="off", timeout_keep_alive=60
+    )
+    server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

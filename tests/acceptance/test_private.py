@@ -1,0 +1,186 @@
+"""Marked patients through a whole gateway: the marks stay in files, database and answers, and nowhere else."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pika
+import pydicom
+import pytest
+import sqlalchemy as sa
+from pydicom.uid import generate_uid
+
+from tests.acceptance.conftest import MakeGateway
+from tests.acceptance.gateway_process import GatewayProcess, storescu
+from tests.services.process import LOOPBACK, wait_until
+from tests.studies import RealData
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
+
+MARK = "ZQXMARK"
+BIRTH = "19330707"
+MARKS = (MARK.encode(), BIRTH.encode(), b"1933-07-07")
+TOML = """
+[[rules]]
+name = "everything"
+bundles = ["cxr-pneumonia"]
+"""
+OPERATING_COLUMNS = {
+    "service": ("reason", "counters"),
+    "job": ("reason", "trace_context", "destinations"),
+    "delivery": ("reason", "destination"),
+    "quarantine": ("path", "reason"),
+    "workitem": ("label", "worklist_label"),
+}
+"""What operators read, and what goes on to metrics and queues; all other columns may name patients."""
+
+
+def marked(files: list[Path], folder: Path) -> list[Path]:
+    """Return studies that name a patient wherever a hospital does, and some that are broken."""
+    folder.mkdir()
+    made = []
+    for number, file in enumerate(files):
+        data_set = pydicom.dcmread(file)
+        data_set.PatientName, data_set.PatientID = f"{MARK}^Jane", f"{MARK}-{number}"
+        data_set.PatientBirthDate, data_set.AccessionNumber = BIRTH, f"{MARK}{number}"
+        data_set.ReferringPhysicianName, data_set.InstitutionName = f"{MARK}^Doc", f"{MARK} Clinic"
+        data_set.StudyDescription = data_set.SeriesDescription = f"{MARK} chest"
+        data_set.StudyInstanceUID, data_set.SOPInstanceUID = generate_uid(), generate_uid()
+        data_set.file_meta.MediaStorageSOPInstanceUID = data_set.SOPInstanceUID
+        made.append(folder / f"{number}.dcm")
+        data_set.save_as(made[-1])
+    odd = pydicom.dcmread(made[-1])
+    odd.SOPInstanceUID = odd.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    odd.StudyInstanceUID = generate_uid()
+    odd.Rows, odd.StationName = 3, MARK  # pixels that cannot be decoded
+    made.append(folder / "odd.dcm")
+    odd.save_as(made[-1])
+    return made
+
+
+@contextmanager
+def collector() -> Iterator[tuple[str, list[bytes]]]:
+    """Take whatever traces are posted; give the address and what came."""
+    came: list[bytes] = []
+
+    class Taking(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            came.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer((LOOPBACK, 0), Taking)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://{LOOPBACK}:{server.server_address[1]}/v1/traces", came
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def queued(url: str, prefix: str) -> list[bytes]:
+    """Return bodies and properties of what waits in the queues, which stays there."""
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    channel = connection.channel()
+    found: list[bytes] = []
+    for name in ("stat", "routine"):
+        while (got := channel.basic_get(f"{prefix}.{name}"))[0] is not None:
+            found += [bytes(got[2]), str(got[1]).encode()]
+    connection.close()  # what was not acknowledged goes back
+    return found
+
+
+def ask_with_marks(gateway: GatewayProcess) -> list[bytes]:
+    """Ask for the patient in every way, right and wrong; return what errors said."""
+    asked = [
+        ("GET", f"/fhir/Patient?name={MARK}", None),
+        ("GET", f"/fhir/Patient/{MARK}", None),
+        ("GET", f"/fhir/Patient?birthdate=xx{BIRTH}", None),
+        ("POST", "/fhir/Patient/_search", f"name={MARK}&birthdate=xx{MARK}".encode()),
+        ("GET", f"/dicomweb/studies?PatientName={MARK}*&limit={MARK}", None),
+        ("GET", f"/dicomweb/studies/{MARK}/metadata", None),
+        ("GET", f"/studies/{MARK}", None),
+        ("GET", f"/worklist?q={MARK}&page={MARK}", None),
+        ("POST", "/dicomweb/studies", MARK.encode()),
+    ]
+    errors = []
+    with httpx.Client(base_url=gateway.url, timeout=30, trust_env=False) as client:
+        for method, path, content in asked:
+            kind = "application/x-www-form-urlencoded" if path.endswith("_search") else "application/dicom"
+            answer = client.request(method, path, content=content, headers={"Content-Type": kind} if content else {})
+            if answer.status_code >= 400 and "html" not in answer.headers.get("content-type", ""):
+                errors.append(answer.content)
+    keys = ["-k", "QueryRetrieveLevel=STUDY", "-k", f"PatientName={MARK}*", "-k", f"StudyDate={MARK}"]
+    find = ["findscu", "-S", "-aec", "HYBRIDMED", LOOPBACK, str(gateway.dicom_port), *keys]
+    subprocess.run(find, capture_output=True, timeout=60, check=False)
+    return errors
+
+
+def operating_texts(url: str) -> list[bytes]:
+    """Return the columns that operators, metrics and queues see."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    found = []
+    with engine.connect() as connection:
+        for table, columns in OPERATING_COLUMNS.items():
+            query = sa.select(*(sa.column(name) for name in columns)).select_from(sa.table(table))
+            found += [str(tuple(row)).encode() for row in connection.execute(query)]
+    return found
+
+
+def test_marks_are_found_nowhere_that_they_may_not_be(
+    make_grown: MakeGateway, real_data: RealData, tmp_path: Path, broker_url: str, postgres_url: str
+) -> None:
+    """Logs, metrics, queue messages, traces, errors, file names, reasons; the trail and FHIR do name the patient."""
+    with socket.create_server((LOOPBACK, 0)) as free:
+        nobody = free.getsockname()[1]
+    with collector() as (traces_url, traces):
+        settings = {"HYBRIDMED_TRACING__ENDPOINT": traces_url, "HYBRIDMED_LOG_LEVEL": "DEBUG"}
+        settings["HYBRIDMED_DESTINATIONS"] = f"PACS=GONE@{LOOPBACK}:{nobody}"
+        front = make_grown(toml=TOML, roles="receive,dispatch,deliver,web", **settings)
+        front.start()
+        files = marked(real_data.cxr, tmp_path / "marked")
+        storescu(front.address, files)
+        front.wait_for_studies(len(files))
+        wait_until(lambda: len(queued(broker_url, "hybridmed.jobs")) >= 2 * len(files), 60, "messages in the queues")
+        messages = queued(broker_url, "hybridmed.jobs")
+        work = make_grown(toml=TOML, roles="work", HYBRIDMED_DATA_DIR=str(front.data_dir), **settings)
+        work.program.start()
+        jobs = front.wait_for_jobs(len(files), timeout_s=240)
+        errors = ask_with_marks(front)
+        wait_until(lambda: "delivery.away" in front.log_text(), 60, "the PACS that is away is noticed")
+        metrics = httpx.get(f"{front.url}/metrics", trust_env=False).content
+        audit = front.cli("audit", "export").stdout.encode()
+        patients = httpx.get(f"{front.url}/fhir/Patient?name={MARK}", trust_env=False).content
+        work.stop()
+        front.stop()
+
+    names = "\n".join(str(path.relative_to(front.data_dir)) for path in front.data_dir.rglob("*")).encode()
+    places = {
+        "logs": [front.log_text().encode(), work.log_text().encode()],
+        "metrics": [metrics],
+        "queue": messages,
+        "traces": traces,
+        "errors": errors,
+        "file names": [names],
+        "reasons": operating_texts(postgres_url),
+    }
+    leaks = {
+        name: text[:500] for name, texts in places.items() for text in texts if any(mark in text for mark in MARKS)
+    }
+    assert leaks == {}
+    assert len(jobs) == len(files)
+    assert all(places[name] for name in places)
+    assert MARK.encode() in audit
+    assert MARK.encode() in patients

@@ -1,0 +1,94 @@
+"""Who may associate: AE titles, addresses, certificates, limits, rights and pace."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from gateway.admission import Admission, Pace, Refusal
+from gateway.config.dicom_tls import DicomTls
+from gateway.config.peers import Peer
+
+NET = ("10.1.0.0/16", "192.0.2.7", "2001:db8::/32")
+
+
+def reason(refusal: Refusal | None) -> str | None:
+    """Return why; None where nothing stands against it."""
+    return None if refusal is None else refusal.reason
+
+
+@pytest.mark.parametrize(
+    ("calling_ae", "address", "expected"),
+    [
+        ("CT1", "10.1.2.3", None),
+        ("CT1", "::ffff:10.1.2.3", None),
+        ("CT1", "192.0.2.7", None),
+        ("CT1", "2001:db8::9", None),
+        ("CT1", "10.2.0.1", "address is not one of this AE title"),
+        ("CT1", "", "address is not one of this AE title"),
+        ("ANY", "203.0.113.9", None),
+        ("CT2", "10.1.2.3", "calling AE"),
+    ],
+)
+def test_peers_come_from_where_they_are(calling_ae: str, address: str, expected: str | None) -> None:
+    """An AE title that nobody named is unknown; one without addresses comes from anywhere."""
+    admission = Admission([Peer(ae_title="CT1", addresses=NET), Peer(ae_title="ANY")])
+
+    assert reason(admission.refusal(calling_ae, address, None, 0)) == expected
+
+
+def test_a_certificate_is_for_its_titles() -> None:
+    """By any of its names; without TLS, and without a table, nothing is asked."""
+    table = {"cn:ct1": ("CT1",), "sha256:" + "0" * 64: ("CT2",)}
+    admission = Admission((), table)
+
+    assert admission.refusal("CT1", "", {"cn:ct1", "dns:x"}, 0) is None
+    assert admission.refusal("CT2", "", {"sha256:" + "0" * 64}, 0) is None
+    assert reason(admission.refusal("CT2", "", {"cn:ct1"}, 0)) == "certificate is not for this AE title"
+    assert admission.refusal("CT2", "", None, 0) is None
+    assert Admission().refusal("CT2", "", {"cn:x"}, 0) is None
+
+
+def test_a_limit_of_associations_is_told_as_for_now() -> None:
+    """The sender may come again (PS3.8 table 9-21: transient, local limit exceeded)."""
+    admission = Admission([Peer(ae_title="CT1", max_associations=2)])
+
+    assert admission.refusal("CT1", "", None, 1) is None
+    refusal = admission.refusal("CT1", "", None, 2)
+    assert refusal is not None
+    assert (refusal.result, refusal.source, refusal.diagnostic) == (2, 3, 2)
+
+
+def test_rights_close_sop_classes() -> None:
+    """What a peer may not do is not offered to it; who is not named may do everything that is open."""
+    admission = Admission(
+        [Peer(ae_title="CT1", may=("store",))], None, {"store": {"1"}, "query": {"2"}, "commit": {"3"}}
+    )
+
+    assert admission.forbidden("CT1") == {"2", "3"}
+    assert admission.forbidden("OTHER") == frozenset()
+
+
+def test_a_pace_delays_and_loses_nothing() -> None:
+    """Ten a second: a burst of a second's worth at once, then evenly; a clock of the test's own."""
+    now, slept = [100.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        slept.append(round(seconds, 3))
+        now[0] += seconds
+
+    pace = Pace(10, lambda: now[0], sleep)
+    now[0] += 60
+    for _ in range(14):
+        pace.wait()
+
+    assert slept == [0.1, 0.1, 0.1]
+
+
+@pytest.mark.parametrize("name", ["ct1", "sha256:12", "subject:x", "dns:"])
+def test_names_of_certificates_are_checked(name: str) -> None:
+    """A name of another form is told at the start, not found out when nobody can associate."""
+    with pytest.raises(ValidationError):
+        DicomTls(certificates={name: ("CT1",)})
+    with pytest.raises(ValidationError):
+        Peer(ae_title="CT1", addresses=("10.0.0.0/33",))
