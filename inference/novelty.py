@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from inference.errors import BundleError, NotEvaluableError
 
@@ -61,7 +61,8 @@ class KnownFeatures:
 
     def save(self, file: Path) -> None:
         """Write them as safetensors."""
-        save_file({"means": self.means, "whitening": self.whitening}, file)
+        # Not `save_file`: it makes files that their owner alone can read, and others serve with the bundle.
+        file.write_bytes(save({"means": self.means, "whitening": self.whitening}))
 
     @classmethod
     def load(cls, file: Path, width: int) -> KnownFeatures:

@@ -239,7 +239,7 @@ ACCEPTED: list[tuple[str, str | None]] = [
     ("application/json", "application/json"),
     ("text/html, */*;q=0.1", "application/dicom+json"),
     ("application/json;q=0.5, application/dicom+json;q=0.6", "application/dicom+json"),
-    ('multipart/related; type="application/dicom+xml"', None),
+    ('multipart/related; type="application/dicom+json"', None),
     ("application/dicom+json;q=0", None),
     ("text/html", None),
 ]

@@ -6,7 +6,7 @@ import orjson
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
@@ -44,9 +44,8 @@ def create_app(store: Store, intake: StowIntake | None = None, worklist: Worklis
         *(workitems.routes(worklist) if worklist is not None else ()),
         *(Subscribers(store).routes() if worklist is not None else ()),
     ]
-    return Starlette(
-        routes=routes, exception_handlers={HTTPException: _refused, GatewayError: _told, Exception: _failed}
-    )
+    handlers = {HTTPException: _refused, GatewayError: _told, ClientDisconnect: _gone, Exception: _failed}
+    return Starlette(routes=routes, exception_handlers=handlers)
 
 
 def refusal(status: int, sentence: str) -> Response:
@@ -69,6 +68,11 @@ async def _told(_request: Request, error: Exception) -> Response:
     if error.may_pass:
         answer.headers["Retry-After"] = "5"
     return answer
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    """Answer a client that has gone before its body was whole: nobody reads it, and nothing failed."""
+    return refusal(400, "the body ended too early")
 
 
 async def _failed(_request: Request, error: Exception) -> Response:

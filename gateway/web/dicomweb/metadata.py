@@ -24,7 +24,6 @@ from pathlib import Path
 
 import orjson
 import structlog
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -32,14 +31,14 @@ from gateway.decoding import MALFORMED
 from gateway.query import StoredObject
 from gateway.store import Store
 from gateway.web.dicomweb.dataset_json import BULK_MARK, JsonElement, Remembered, read_json
-from gateway.web.dicomweb.negotiation import accepted
+from gateway.web.dicomweb.multipart import closing, new_boundary
+from gateway.web.dicomweb.native_xml import multipart_type, xml_parts
+from gateway.web.dicomweb.negotiation import DICOM_JSON, DICOM_XML, chosen_model
 from gateway.web.dicomweb.streaming import Made, Piece, PieceResponse
 from gateway.web.dicomweb.target import base_url, located, object_url
 
 log = structlog.get_logger()
 
-MEDIA_TYPE = "application/dicom+json"
-_MEDIA_TYPES = (MEDIA_TYPE, "application/json")
 _LOCKS = 64
 _MARK = b'"BulkDataURI":"' + orjson.dumps(BULK_MARK)[1:-1]
 _SHORT_MARK = b'"BulkDataURI":"' + BULK_MARK.encode()
@@ -61,19 +60,29 @@ class Metadata:
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
 
     def retrieve(self, request: Request) -> Response:
-        """`…/metadata`: 200 with DICOM JSON, 404, 406, 410."""
-        if not any(one.covers(each) for one in accepted(request) if not one.is_multipart for each in _MEDIA_TYPES):
-            raise HTTPException(406, f"metadata are served as {MEDIA_TYPE}")
+        """`…/metadata`: 200 with DICOM JSON or a part of XML for each object, 404, 406, 410."""
+        wanted = chosen_model(request)
         objects = located(self._store, request)
         base = base_url(request)
         by_series = [list(group) for _, group in groupby(objects, key=lambda one: one.series_instance_uid)]
+        if wanted == DICOM_XML:
+            return self._xml(by_series, base)
         if len(by_series) == 1:
-            return Response(b"[" + self._joined(by_series[0], base) + b"]", headers={"Content-Type": MEDIA_TYPE})
+            return Response(b"[" + self._joined(by_series[0], base) + b"]", headers={"Content-Type": DICOM_JSON})
         pieces: list[Piece] = [b"["]
         for at, group in enumerate(by_series):
             comma = b"," if at else b""
             pieces.append(Made(lambda group=group, comma=comma: comma + self._joined(group, base)))  # type: ignore[misc] # bound now
-        return PieceResponse([*pieces, b"]"], MEDIA_TYPE)
+        return PieceResponse([*pieces, b"]"], DICOM_JSON)
+
+    def _xml(self, by_series: Sequence[Sequence[StoredObject]], base: str) -> Response:
+        boundary = new_boundary()
+
+        def parts(group: Sequence[StoredObject]) -> bytes:
+            return xml_parts(orjson.loads(b"[" + self._joined(group, base) + b"]"), boundary)
+
+        pieces: list[Piece] = [Made(lambda group=group: parts(group)) for group in by_series]  # type: ignore[misc] # bound now
+        return PieceResponse([*pieces, closing(boundary)], multipart_type(boundary))
 
     def prepare(self, objects: Sequence[StoredObject]) -> None:
         """Make what is not there yet of objects of one series."""

@@ -15,6 +15,9 @@ ANY_SYNTAX = "*"
 DICOM = "application/dicom"
 OCTETS = "application/octet-stream"
 MULTIPART = "multipart/related"
+DICOM_JSON = "application/dicom+json"
+DICOM_XML = "application/dicom+xml"
+DATA_SET_TYPES = (DICOM_JSON, "application/json", DICOM_XML)
 _RANGE_LIMIT = 64
 _ACCEPT_LIMIT = 8192
 
@@ -57,6 +60,25 @@ def chosen_type(request: Request, offered: Sequence[str]) -> str:
     return best
 
 
+def chosen_model(request: Request) -> str:
+    """Return how data sets are wanted: one of `DATA_SET_TYPES`, JSON where they are liked alike; HTTPException 406.
+
+    XML is taken to be wanted whether or not the client says that each data set is to be a part of its own.
+    """
+    named = _named(request)
+    single = [one for one in named if not one.is_multipart]
+    in_parts = [one for one in named if one.is_multipart]
+
+    def liking(media_type: str) -> float:
+        own = _quality(single, media_type)
+        return max(own, _quality(in_parts, media_type)) if media_type == DICOM_XML else own
+
+    best = max(DATA_SET_TYPES, key=liking)
+    if liking(best) <= 0:
+        raise HTTPException(406, f"data sets can be had as {', '.join(DATA_SET_TYPES)}")
+    return best
+
+
 def _quality(ranges: Sequence[MediaRange], media_type: str) -> float:
     for wanted in (media_type, f"{media_type.partition('/')[0]}/*", "*/*"):
         for one in ranges:
@@ -78,7 +100,7 @@ def _named(request: Request) -> list[MediaRange]:
 
 def _ranges(text: str) -> Iterable[MediaRange]:
     # 'q' belongs to the range, and Python's parser of media types knows no '*/*'.
-    pieces = [piece.strip() for piece in _split(text, ";")]
+    pieces = [piece.strip() for piece in _split(text, ";")] or [""]
     _, parameters = parse_media_type("; ".join(["x/x", *pieces[1:]]))
     media_type = pieces[0].lower()
     syntax = parameters.get("transfer-syntax")

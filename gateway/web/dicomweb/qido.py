@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import orjson
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,11 +15,12 @@ from gateway.query import Level, Match, Query, find
 from gateway.query.attributes import SERIES_UID, SOP_INSTANCE_UID, STUDY_UID
 from gateway.store import Store
 from gateway.web.dicomweb.dicom_json import data_set
-from gateway.web.dicomweb.negotiation import chosen_type
+from gateway.web.dicomweb.multipart import new_boundary
+from gateway.web.dicomweb.native_xml import multipart_type, xml_message
+from gateway.web.dicomweb.negotiation import DICOM_XML, chosen_model
 from gateway.web.dicomweb.parameters import MOST_MATCHES, Asked, read_parameters
 from gateway.web.dicomweb.target import base_url
 
-_TYPES = ("application/dicom+json", "application/json")
 _PARENTS = {"study": STUDY_UID, "series": SERIES_UID}
 _PATHS: Mapping[str, Level] = {
     "/studies": "STUDY",
@@ -46,14 +48,18 @@ def routes(store: Store) -> list[BaseRoute]:
 
 def _searching(store: Store, level: Level) -> Callable[[Request], object]:
     async def search(request: Request) -> Response:
-        """Answer one search: 200 with a list of data sets, 204 where nothing matched."""
-        media_type = chosen_type(request, _TYPES)
+        """Answer one search: 200 with a list of data sets, or a part for each, 204 where nothing matched."""
+        media_type = chosen_model(request)
         parents = {_PARENTS[name]: uid for name, uid in request.path_params.items()}
         asked = read_parameters(request.query_params.multi_items(), level, frozenset(parents))
         page = await run_in_threadpool(_page, store, base_url(request), level, parents, asked)
         headers = _warnings(request, asked, page)
         if not page.body:
             return Response(status_code=204, headers=headers)
+        if media_type == DICOM_XML:
+            boundary = new_boundary()
+            message = await run_in_threadpool(xml_message, orjson.loads(page.body), boundary)
+            return Response(message, headers=headers | {"Content-Type": multipart_type(boundary)})
         return Response(page.body, media_type=media_type, headers=headers)
 
     return search

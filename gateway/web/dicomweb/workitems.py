@@ -12,7 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from gateway.web.dicomweb.negotiation import chosen_type
+from gateway.web.dicomweb.multipart import new_boundary
+from gateway.web.dicomweb.native_xml import multipart_type, native_xml, xml_message
+from gateway.web.dicomweb.negotiation import DICOM_JSON, DICOM_XML, chosen_model
 from gateway.web.dicomweb.target import base_url
 from gateway.workitem.keys import search_of_parameters
 from gateway.workitem.mapping import Origin
@@ -22,8 +24,7 @@ from gateway.workitem.state import FILTERED, Content, StepState
 from gateway.workitem.subscribing import read_ae_title
 from gateway.workitem.worklist import Worklist
 
-DICOM_JSON = "application/dicom+json"
-_OFFERED = (DICOM_JSON, "application/json")
+_TAKEN = (DICOM_JSON, "application/json")
 _BODY_LIMIT = 1 << 20
 _TRANSACTION = ("transaction", "transaction-uid", "transactionuid")
 """How clients write the parameter of an update; the standard's own text leaves its name open, so the UID alone does."""
@@ -67,18 +68,20 @@ class _UpsRs:
 
     async def retrieve(self, request: Request) -> Response:
         """`GET /workitems/UID`: 200; 404 (11.5)."""
-        media_type = chosen_type(request, _OFFERED)
+        media_type = chosen_model(request)
         content = await run_in_threadpool(self._workitems.retrieve, _uid(request), self._origin(request))
+        if media_type == DICOM_XML:
+            return Response(native_xml(content), media_type=DICOM_XML)
         return _json([content], media_type)
 
     async def search(self, request: Request) -> Response:
         """`GET /workitems?…`: 200, 206 where there are more, 204 where there is none; 400 (11.9)."""
-        media_type = chosen_type(request, _OFFERED)
+        media_type = chosen_model(request)
         search = search_of_parameters(request.query_params.multi_items())
         found = await run_in_threadpool(self._workitems.search, search, self._origin(request))
         if not found.workitems:
             return Response(status_code=204)
-        answer = _json(found.workitems, media_type, 206 if found.has_more else 200)
+        answer = _listed(found.workitems, media_type, 206 if found.has_more else 200)
         if found.has_more:
             answer.headers["Warning"] = _warning(request, "There are additional results that can be requested.")
         return answer
@@ -163,6 +166,13 @@ def _warning(request: Request, phrase: str) -> str:
     return f"299 {base_url(request)}: {phrase}"
 
 
+def _listed(contents: Sequence[Content], media_type: str, status: int) -> Response:
+    if media_type != DICOM_XML:
+        return _json(contents, media_type, status)
+    boundary = new_boundary()
+    return Response(xml_message(contents, boundary), status, {"Content-Type": multipart_type(boundary)})
+
+
 def _json(content: Any, media_type: str, status: int = 200) -> Response:
     return Response(orjson.dumps(content), status, media_type=media_type)
 
@@ -200,7 +210,7 @@ async def _content(request: Request, *, may_be_empty: bool = False) -> Content:
     if may_be_empty and not body.strip():
         return {}
     given = request.headers.get("content-type", DICOM_JSON).partition(";")[0].strip().lower()
-    if given not in _OFFERED:
+    if given not in _TAKEN:
         raise HTTPException(415, f"a workitem comes as {DICOM_JSON}")
     try:
         parsed = orjson.loads(body)
