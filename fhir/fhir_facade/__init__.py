@@ -26,13 +26,14 @@ summary.py            `_summary` and `_elements`
 searchset.py          a page -> Bundle, joined from the stored bytes (stored.py)
 export.py             bulk export to files
 subscriptions/        who is told of what changed, by rest-hook
+writer.py             what clients write, alone or several together
 written.py            what clients write, checked; demographics.py  patients beside their images; polled.py  asked for
 refusal.py            errors of requests that write
 permit.py             what a caller's scopes and patient let it see; scope_guard.py  which routes scopes open
 security.py           how callers are known, for the CapabilityStatement
 negotiation.py        Accept and _format -> format and release; representation.py  stored bytes -> those
 elements.py           order and kinds of elements, read off the definitions; xml_writer.py, xml_reader.py
-r5.py                 R4 -> R5, JSON to JSON
+r5.py                 R4 -> R5, JSON to JSON; r5_exchange.py  what R5 made anew
 outcome.py            error -> OperationOutcome and status
 capability.py         CapabilityStatement, made from the routes and parameters; definitions.py  what is ours alone
 request.py answer.py  what a request says; what goes out; failures.py  errors -> responses

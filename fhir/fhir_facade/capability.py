@@ -27,6 +27,11 @@ _OPERATIONS = {
     "DiagnosticReport": ("latest-per-study",),
     "Subscription": ("backport-subscription-status", "backport-subscription-events"),
 }
+_DOCUMENTATION = (
+    "A transaction either reads, or writes Patient and ServiceRequest; all of it holds or none. "
+    "No Group is held: export is of all resources, or of what belongs to patients. "
+    "As FHIR 5.0 all that is held is read too, but for Subscriptions without a topic."
+)
 _CODES = {
     "patient-export": "export",
     "backport-subscription-status": "status",
@@ -52,6 +57,7 @@ def capability_statement(
     """
     rest = {
         "mode": "server",
+        "documentation": _DOCUMENTATION,
         "security": security,
         "resource": [_resource(base, name, routes) for name in PARAMETERS],
         "interaction": [{"code": code} for code in ("batch", "transaction", "history-system", "search-system")],

@@ -238,10 +238,34 @@ class Chain(Criterion):
         return self._rows(rows, clock, [one_of(rows.c.type, self.types)])
 
     def holds(self, resource_pk: sa.ColumnElement[int], resource: Rows, clock: Clock) -> Condition:
-        """Return the condition that a resource has such a row."""
+        """Return the condition that a resource has such a row, found from the row on: one resource, one target.
+
+        Within a CASE, or PostgreSQL would join all rows with all targets as soon as it takes one of them to be few.
+        """
         del resource
-        other = index_rows()
-        return _exists(other, self._rows(other, clock, [other.c.resource_pk == resource_pk]))
+        ways = [self._leads(resource_pk, target, inner, clock) for target, inner in self.inner]
+        if self.identifiers:
+            other = index_rows()
+            ways.append(_exists(other, self._names(other, [other.c.resource_pk == resource_pk])))
+        return sa.case((sa.or_(*ways), sa.true()), else_=sa.false())
+
+    def _leads(self, resource_pk: sa.ColumnElement[int], target: str, inner: Criterion, clock: Clock) -> Condition:
+        """Return the condition that the resource refers to one of a type that meets a criterion."""
+        rows, other = index_rows(), fhir_resource.alias()
+        is_target = (other.c.type == target, other.c.resource_id == rows.c.value, other.c.is_current)
+        return _exists(
+            sa.join(rows, other, sa.and_(*is_target)),
+            rows.c.resource_pk == resource_pk,
+            one_of(rows.c.parameter, self.parameter.indexed_as),
+            rows.c.system == target,
+            inner.holds(other.c.id, other, clock),
+        )
+
+    def _names(self, rows: Rows, given: Sequence[Condition]) -> Condition:
+        """Return the condition that a row is the identifier of what is referred to."""
+        held = sa.or_(*(token_condition(first_part(rows), value) for value in self.identifiers))
+        names = [name + IDENTIFIER for name in self.parameter.indexed_as]
+        return sa.and_(*given, one_of(rows.c.parameter, names), held)
 
     def _rows(self, rows: Rows, clock: Clock, given: Sequence[Condition]) -> Condition:
         names = self.parameter.indexed_as
@@ -255,8 +279,7 @@ class Chain(Criterion):
             for target, inner in self.inner
         ]
         if self.identifiers:
-            held = sa.or_(*(token_condition(first_part(rows), value) for value in self.identifiers))
-            ways.append(sa.and_(*given, one_of(rows.c.parameter, [name + IDENTIFIER for name in names]), held))
+            ways.append(self._names(rows, given))
         return sa.or_(*ways)
 
 

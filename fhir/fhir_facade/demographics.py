@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -62,9 +62,10 @@ class Patients:
 
     ids: ResourceIds
 
-    def lock(self, connection: Connection, resource_id: str) -> None:
-        """Let all who write of this Patient wait for each other; before other locks, so that none waits in a circle."""
-        lock_resources(connection, [("Patient", resource_id), ("Flag", self._flag_id(resource_id))])
+    def lock(self, connection: Connection, *resource_ids: str) -> None:
+        """Let all who write of these Patients wait for each other; before other locks, so that none circles."""
+        flags = [("Flag", self._flag_id(each)) for each in resource_ids]
+        lock_resources(connection, [*(("Patient", each) for each in resource_ids), *flags])
 
     def write(self, connection: Connection, content: Json, source: str, now: datetime) -> Sequence[str]:
         """Make this the current version of a Patient; return the names of the elements that the images contradict.
@@ -244,7 +245,7 @@ def _holds(written: Json, images: Json) -> bool:
 
 def _name_key(name: Json) -> tuple[str, str]:
     """Return a name without case and accents: family, and the first given name, since middle names come and go."""
-    given: list[Any] = [*name.get("given", ()), ""]
+    given = [*filter(None, name.get("given", ())), ""]
     return folded(name.get("family", "")), folded(str(given[0])).split(" ")[0]
 
 

@@ -11,7 +11,9 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import orjson
 import sqlalchemy as sa
 import structlog
 from sqlalchemy.engine import Connection
@@ -21,6 +23,7 @@ from fhir_facade.parameters import PARAMETERS
 from gateway.errors import GatewayError
 from gateway.store import Store
 from gateway.store.fhir_exports import (
+    DELETED,
     ExportRow,
     claim_export,
     end_export,
@@ -110,6 +113,9 @@ class Exporter:
                 count = self._write_type(row, resource_type, folder / f"{resource_type}.ndjson", written)
                 written += count
                 files += [{"type": resource_type, "count": count}] if count else []
+            if row.since is not None:
+                count = self._write_deleted(row, folder / f"{DELETED}.ndjson")
+                files += [{"type": DELETED, "count": count}] if count else []
         except CancelledError:
             shutil.rmtree(folder, ignore_errors=True)
             return
@@ -140,6 +146,20 @@ class Exporter:
                         raise CancelledError
                 if len(batch) < _BATCH:
                     return count
+
+    def _write_deleted(self, row: ExportRow, path: Path) -> int:
+        """Write what is gone since then, as Bundles that would delete it, and return how many Bundles there are."""
+        count, last = 0, 0
+        with path.open("wb") as file:
+            while True:
+                with self._store.read() as connection:
+                    batch = connection.execute(_deleted(row, last)).all()
+                if not batch:
+                    return count
+                requests = [{"method": "DELETE", "url": f"{each.type}/{each.resource_id}"} for each in batch]
+                entries = [{"request": each} for each in requests]
+                file.write(orjson.dumps({"resourceType": "Bundle", "type": "transaction", "entry": entries}) + b"\n")
+                count, last = count + 1, batch[-1].id
 
 
 def export_types(*, patients_only: bool) -> tuple[str, ...]:
@@ -176,3 +196,18 @@ def _batch(connection: Connection, row: ExportRow, resource_type: str, last: int
         query = query.where(belongs.exists())
     for found in connection.execute(query):
         yield found.id, found.body
+
+
+def _deleted(row: ExportRow, last: int) -> sa.Select[Any]:
+    """Return the query for the next versions that say a resource is gone, and that stand."""
+    other = fhir_resource.alias()
+    came_again = sa.exists().where(
+        other.c.type == fhir_resource.c.type, other.c.resource_id == fhir_resource.c.resource_id, other.c.is_current
+    )
+    return (
+        sa.select(fhir_resource.c.id, fhir_resource.c.type, fhir_resource.c.resource_id)
+        .where(fhir_resource.c.type.in_(row.types), fhir_resource.c.is_deleted, ~came_again)
+        .where(fhir_resource.c.last_updated > row.since, fhir_resource.c.id > last)
+        .order_by(fhir_resource.c.id)
+        .limit(_BATCH)
+    )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from fhir_facade.answer import error_answer
@@ -47,9 +47,15 @@ def _failed(request: Request, error: Exception) -> Response:
     return outcome_response(500, "the server failed; its log says more")
 
 
+def _gone(_request: Request, _error: Exception) -> Response:
+    """Answer a client that has gone before its body was whole: nobody reads it, and nothing failed."""
+    return outcome_response(400, "the body ended too early")
+
+
 HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Response]] = {
     FhirError: _told,
     HTTPException: _http_error,
     GatewayError: _away,
+    ClientDisconnect: _gone,
     Exception: _failed,
 }

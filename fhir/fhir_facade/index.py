@@ -77,7 +77,8 @@ def _walk(element: Any, path: Sequence[str]) -> Iterator[Any]:
         for each in element:
             yield from _walk(each, path)
     elif not path:
-        yield element
+        if element is not None:  # in an array of primitives, where an extension says why there is none
+            yield element
     elif isinstance(element, dict):
         name, system = _segment(path[0])
         for each in _walk(element.get(name, []), ()):
@@ -200,4 +201,4 @@ def _texts(element: Any) -> Iterator[str]:
         if name in element:
             yield element[name]
     for name in ("given", "prefix", "suffix", "line"):
-        yield from element.get(name, ())
+        yield from (text for text in element.get(name, ()) if text is not None)

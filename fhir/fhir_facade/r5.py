@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fhir_facade.r5_exchange import NoFormError, audit_event_as_r5, search_parameter_as_r5, subscription_as_r5
 from fhir_facade.resource import Json, present
+
+__all__ = ["NoFormError", "as_r5"]
 
 _RELEASE = "5.0.0"
 
 
 def as_r5(content: Json) -> Json:
-    """Return a resource as R5 knows it; LookupError, naming the type, where it is not offered."""
+    """Return a resource as R5 knows it; NoFormError, naming the type, where it is not offered."""
     resource_type = content["resourceType"]
     if resource_type not in _CHANGES:
-        raise LookupError(resource_type)
+        raise NoFormError(resource_type)
     changed: Json = _everywhere(_CHANGES[resource_type](content))
     return changed
 
@@ -194,6 +197,7 @@ def _media(content: Json) -> Json:
 
 
 _CHANGES: Mapping[str, Callable[[Json], Json]] = {
+    "AuditEvent": audit_event_as_r5,
     "Binary": _same,
     "Bundle": _bundle,
     "CapabilityStatement": _capability_statement,
@@ -211,7 +215,9 @@ _CHANGES: Mapping[str, Callable[[Json], Json]] = {
     "Patient": _same,
     "Practitioner": _same,
     "Provenance": _provenance,
+    "SearchParameter": search_parameter_as_r5,
     "ServiceRequest": _service_request,
+    "Subscription": subscription_as_r5,
     "Task": _task,
 }
 """Resource type of R4 -> what makes it one of R5."""

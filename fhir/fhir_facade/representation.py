@@ -9,7 +9,7 @@ import orjson
 
 from fhir_facade.negotiation import Format, Representation
 from fhir_facade.outcome import NotAcceptableError
-from fhir_facade.r5 import as_r5
+from fhir_facade.r5 import NoFormError, as_r5
 from fhir_facade.resource import Json
 from fhir_facade.xml_reader import read_xml
 from fhir_facade.xml_writer import write_xml
@@ -49,7 +49,7 @@ def _released(content: Json, wanted: Representation) -> Json:
         return content
     try:
         return as_r5(content)
-    except LookupError as error:
+    except NoFormError as error:
         raise NotAcceptableError(f"{error.args[0]} is served as FHIR 4.0 only") from None
 
 

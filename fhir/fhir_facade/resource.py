@@ -37,6 +37,11 @@ def reference(resource_type: str, resource_id: str, display: str = "") -> Json:
 def encode(content: Json) -> bytes:
     """Return a resource as JSON in UTF-8; pydantic's ValidationError where the model refuses it."""
     get_fhir_model_class(content["resourceType"]).model_validate(content)
+    return dump(content)
+
+
+def dump(content: Any) -> bytes:
+    """Return what `parse` returned as JSON in UTF-8, unchecked; decimals keep their digits."""
     return orjson.dumps(content, default=_decimal)
 
 

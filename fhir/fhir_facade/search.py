@@ -75,14 +75,14 @@ def _page(connection: Connection, plan: Plan, rows: Sequence[sa.Row[Any]], clock
 
 
 @contextmanager
-def bounded_time(connection: Connection) -> Iterator[None]:
+def bounded_time(connection: Connection, longest_s: float = _LONGEST_S) -> Iterator[None]:
     """Give statements within a bounded time; TooCostlyError beyond it."""
     try:
         if connection.dialect.name == "postgresql":
-            connection.execute(_LIMIT_TIME)
+            connection.execute(_LIMIT_TIME, {"limit": str(int(longest_s * 1000))})
             yield
         else:
-            with _interrupting(connection):
+            with _interrupting(connection, longest_s):
                 yield
     except sa.exc.OperationalError as error:
         if getattr(error.orig, "sqlstate", None) == _CANCELLED or str(error.orig) == "interrupted":
@@ -93,21 +93,22 @@ def bounded_time(connection: Connection) -> Iterator[None]:
 class _Deadline:
     """True once the time is over."""
 
-    def __init__(self) -> None:
-        self._end = time.monotonic() + _LONGEST_S
+    def __init__(self, longest_s: float) -> None:
+        self._end = time.monotonic() + longest_s
 
     def __call__(self) -> bool:
         return time.monotonic() > self._end
 
 
-_LIMIT_TIME = sa.text(f"SET LOCAL statement_timeout = {int(_LONGEST_S * 1000)}")
+_LIMIT_TIME = sa.text("SELECT set_config('statement_timeout', :limit, true), set_config('jit', 'off', true)")
+"""Nor are statements compiled: that takes longer than a search does."""
 
 
 @contextmanager
-def _interrupting(connection: Connection) -> Iterator[None]:
+def _interrupting(connection: Connection, longest_s: float) -> Iterator[None]:
     """Let SQLite look at the clock now and then."""
     driver: Any = connection.connection.driver_connection
-    driver.set_progress_handler(_Deadline(), _STEPS_BETWEEN_LOOKS)
+    driver.set_progress_handler(_Deadline(longest_s), _STEPS_BETWEEN_LOOKS)
     try:
         yield
     finally:

@@ -30,24 +30,26 @@ def service_request_reference(study: StudyRow, ids: ResourceIds) -> Json | None:
     return reference("ServiceRequest", _id(study, ids)) | {"type": "ServiceRequest", "identifier": accession}
 
 
-def service_request_resource(study: StudyRow, order: ImagingOrder, ids: ResourceIds) -> Json | None:
+def service_request_resource(study: StudyRow, order: ImagingOrder | None, ids: ResourceIds) -> Json | None:
     """Return the ServiceRequest; None where the images name no accession number.
 
-    Its status is `unknown`: images show that an order was carried out, not whether it is closed.
+    Without an order, which the headers tell once they are read, it says what the study says. Its status is `unknown`:
+    images show that an order was carried out, not whether it is closed.
     """
     accession = accession_identifier(study)
     if accession is None:
         return None
     referrer = person_text(study.referring_physician)
-    numbers = (("PLAC", order.placer_number), ("FILL", order.filler_number))
+    requested, reason = (clean(order.procedure_id), clean(order.reason)) if order else ("", "")
+    numbers = (("PLAC", clean(order.placer_number)), ("FILL", clean(order.filler_number))) if order else ()
     return present(
         {
             "resourceType": "ServiceRequest",
             "id": _id(study, ids),
             "identifier": [
                 accession,
-                *(_numbered(kind, clean(value)) for kind, value in numbers if clean(value)),
-                *([{"value": clean(order.procedure_id), "type": _REQUESTED}] if clean(order.procedure_id) else []),
+                *(_numbered(kind, value) for kind, value in numbers if value),
+                *([{"value": requested, "type": _REQUESTED}] if requested else []),
             ],
             "status": "unknown",
             "intent": "order",
@@ -55,15 +57,15 @@ def service_request_resource(study: StudyRow, order: ImagingOrder, ids: Resource
             "code": procedure_concept(study, order),
             "subject": patient_reference(study, ids),
             "requester": {"display": referrer} if referrer else None,
-            "reasonCode": [{"text": clean(order.reason)}] if clean(order.reason) else None,
+            "reasonCode": [{"text": reason}] if reason else None,
         }
     )
 
 
-def procedure_concept(study: StudyRow, order: ImagingOrder) -> Json | None:
+def procedure_concept(study: StudyRow, order: ImagingOrder | None) -> Json | None:
     """Return what was ordered, coded where the images code it; None where they do not say."""
-    text = clean(order.procedure) or clean(study.study_description)
-    if order.procedure_code is not None:
+    text = (clean(order.procedure) if order else "") or clean(study.study_description)
+    if order is not None and order.procedure_code is not None:
         return concept(order.procedure_code, text=text or None)
     return {"text": text} if text else None
 

@@ -114,7 +114,7 @@ def _patient(patient: Json) -> str:
 
 def _name(name: Json) -> tuple[str, ...]:
     """Return a HumanName as XPN."""
-    given = [*name.get("given", ()), ""]
+    given = [*filter(None, name.get("given", ())), ""]  # null where an extension says why there is none
     middle = " ".join(given[1:]).strip()
     return (name.get("family", ""), given[0], middle, _first(name, "suffix"), _first(name, "prefix"), "", "L")
 

@@ -275,9 +275,9 @@ def test_exports_that_are_refused(client: httpx.Client) -> None:
 def test_an_export_whose_process_died_is_written_by_another(store: Store, client: httpx.Client) -> None:
     """A row that nobody has touched for long is taken over by whoever is asked for it."""
     silent_since = datetime.now(UTC) - timedelta(minutes=10)
-    asked = {"request": "http://x/$export", "types": ["Patient"], "patients_only": False, "since": None, "most_open": 9}
+    asked = {"request": "http://x/$export", "owner": None, "types": ["Patient"], "patients_only": False, "since": None}
     with store.write() as connection:
-        export_id = add_export(connection, silent_since, **asked)
+        export_id = add_export(connection, silent_since, most_open=9, **asked)
         claimed = claim_export(connection, silent_since, timedelta(minutes=2))
 
     manifest = ended(client, f"/$export/{export_id}")

@@ -9,7 +9,10 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from fhir_facade.app import create_app
+from fhir_facade.outcome import TooCostlyError
+from fhir_facade.search import bounded_time
 
 from gateway.store import Store
 from tests import fhir_made as made
@@ -281,3 +284,16 @@ def test_bounds(client: httpx.Client) -> None:
     assert client.get(f"/DiagnosticReport?{includes}").status_code == 200
     assert client.get(f"/DiagnosticReport?{many}").json()["issue"][0]["code"] == "too-costly"
     assert client.get("/DiagnosticReport?_count=100000").status_code == 200
+
+
+def test_a_search_that_takes_too_long_is_ended(store: Store) -> None:
+    """The database stops at the statement, the client is told that it is too costly, and the connection goes on."""
+    endless = sa.text(
+        "WITH RECURSIVE counted(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < 100000000) "
+        "SELECT max(n) FROM counted"
+    )
+    with store.read() as connection, pytest.raises(TooCostlyError), bounded_time(connection, 0.1):
+        connection.execute(endless)
+
+    with store.read() as connection:
+        assert connection.scalar(sa.text("SELECT 1")) == 1

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import uuid
-from datetime import timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from fhir_facade.app import create_app
 from fhir_facade.identity import ResourceIds
 from fhir_facade.task_writer import TaskWriter
 
@@ -18,8 +19,10 @@ from gateway.store import Store, jobs
 from gateway.store.tables import fhir_resource
 from gateway.store.transitions import watch_jobs
 from gateway.store.urgency import raise_to_stat
-from tests.stores import NOON, add_study
+from tests.fhir_references import references
+from tests.stores import NOON, add_instance, add_series, add_study
 from tests.unit.fhir import node
+from tests.unit.web.serving import served
 
 IDS = ResourceIds(uuid.UUID(int=7))
 STUDY = "1.2.3"
@@ -113,3 +116,23 @@ def test_what_is_rolled_back_has_no_version(followed: Store) -> None:
     assert [each["status"] for each in versions(followed, job_id)] == ["requested"]
     with followed.read() as connection:
         assert jobs.get_job(connection, job_id).state is State.QUEUED
+
+
+def test_what_a_task_refers_to_is_there_before_any_result(followed: Store, tmp_path: Path) -> None:
+    """Patient, study, order and gateway are read as soon as there is a job, and found by pollers."""
+    with followed.write() as connection:
+        add_series(connection, STUDY, f"{STUDY}.1", "CT")
+        add_instance(connection, STUDY, f"{STUDY}.1", f"{STUDY}.1.1")
+        task = make(connection)
+        make(connection)
+    with served(create_app(followed, zone=UTC)) as http:
+        content = http.get(f"/Task/{task}").json()
+        named = {name for each in versions(followed, task) for name in references(each)}
+        found = [http.get(f"/{name}").json() for name in sorted(named)]
+        polled = http.get("/ImagingStudy?modality=CT&_lastUpdated=gt2020&patient.identifier=P1").json()
+
+    assert content["status"] == "cancelled"
+    assert [each["resourceType"] for each in found] == ["Device", "ImagingStudy", "Patient", "ServiceRequest"]
+    assert [each["meta"]["versionId"] for each in found] == ["1", "1", "1", "1"]
+    assert [each["resource"]["id"] for each in polled["entry"]] == [IDS.make("ImagingStudy", STUDY)]
+    assert node.complaints(found, tmp_path) == []

@@ -197,6 +197,50 @@ def test_orders_are_taken_and_what_is_wrong_is_refused(writable: Writable) -> No
     assert others == {"nested": 422, "deep": 400, "large": 413, "text": 415, "delete": 405, "report": 405}
 
 
+@pytest.mark.parametrize(
+    ("element", "value"),
+    [
+        *(("birthDate", 0), ("deceasedDateTime", 3), ("active", "true"), ("birthDate", None)),
+        *(("name", [{"family": None}]), ("name", [{"given": [""]}]), ("meta", {"lastUpdated": 5}), ("telecom", [{}])),
+    ],
+)
+def test_what_json_does_not_say_as_fhir_does_is_refused(writable: Writable, element: str, value: object) -> None:
+    """A number for a date, null, nothing at all: the models take them, the index could not; the element is named."""
+    answer = writable.put(writable.patient() | {element: value})
+
+    assert answer.status_code == 422
+    assert element in answer.json()["issue"][0]["diagnostics"]
+
+
+def test_primitives_may_have_extensions_alone(writable: Writable) -> None:
+    """Null stands in an array of primitives where the array beside it says more (R4, 2.6.2.3)."""
+    why = {"extension": [{"url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason", "valueCode": "masked"}]}
+    name = {"family": "Doe", "given": ["Jane", None], "_given": [None, why]}
+    content = {"resourceType": "Patient", "identifier": [{"system": "urn:oid:1.2.3", "value": "P-9"}], "name": [name]}
+
+    answer = writable.http.post("/Patient", json=content | {"_birthDate": why}, headers=JSON)
+
+    assert answer.status_code == 201, answer.text
+
+
+def test_an_order_whose_subject_is_null_is_refused(writable: Writable) -> None:
+    """Before anything looks at what the reference leads to."""
+    order = {"resourceType": "ServiceRequest", "status": "active", "intent": "order", "subject": {"reference": None}}
+
+    assert writable.http.post("/ServiceRequest", json=order, headers=JSON).status_code == 422
+
+
+@pytest.mark.parametrize("endpoint", [[], True, 0])
+def test_a_subscription_whose_endpoint_is_no_text_is_refused(writable: Writable, endpoint: object) -> None:
+    """The models' own check fails on it with an error that is none of validation."""
+    channel = {"type": "rest-hook", "endpoint": endpoint, "payload": "application/fhir+json"}
+    content = {"resourceType": "Subscription", "status": "requested", "reason": "x", "criteria": "DiagnosticReport?"}
+
+    answer = writable.http.post("/Subscription", json=content | {"channel": channel}, headers=JSON)
+
+    assert answer.status_code == 422
+
+
 def test_who_may_write(store: Store) -> None:
     """A SMART client writes what its scopes take, and of its own patient alone where it is bound to one."""
 

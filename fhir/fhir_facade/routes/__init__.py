@@ -4,6 +4,7 @@ A module has `routes(server)`, which returns its routes, and stands in `MODULES`
 `request.py` says what was asked, `answer.py` makes the response, `failures.py` turns errors into OperationOutcomes.
 Of two routes that fit an address and a method, the one of the earlier module is taken; `reading`, which takes any
 `/{type}/{id}`, is the last.
+`together.py` has no routes: it is what `batch` does with a transaction that writes.
 """
 
 from __future__ import annotations

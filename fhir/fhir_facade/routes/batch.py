@@ -1,7 +1,8 @@
 """`POST /` with a Bundle of type batch or transaction: each entry is asked of this server like a request of its own.
 
-A transaction reads alone: entries that write are refused as a whole, since what they write could not be undone
-together. A batch may write what single requests may write.
+A batch may write what single requests may write, each entry by itself. A transaction either reads, or writes Patient
+and ServiceRequest in one transaction of the database (`together.py`): of an answer that mixes both, nobody could say
+whether what was read stood before or after what was written.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Scope
 
 from fhir_facade.answer import answer, negotiate
-from fhir_facade.outcome import MEDIA_TYPE, FhirError, InvalidError, MediaTypeError, NotSupportedError, TooCostlyError
+from fhir_facade.outcome import MEDIA_TYPE, FhirError, InvalidError, MediaTypeError, TooCostlyError
 from fhir_facade.request import base_address, bounded_body, media_type_of
-from fhir_facade.resource import Json
+from fhir_facade.resource import Json, dump, parse
+from fhir_facade.routes.together import written_together
 from fhir_facade.searchset import joined
 from fhir_facade.server import FhirServer
 
@@ -87,13 +90,13 @@ def _too_large() -> TooCostlyError:
     return TooCostlyError("the answers together are too large: ask for fewer at a time")
 
 
-async def _batch(request: Request) -> Response:
+async def _batch(server: FhirServer, request: Request) -> Response:
     negotiate(request)
     bundle = await _bundle(request)
     is_transaction = bundle["type"] == "transaction"
     entries = [_request_of(each, base_address(request)) for each in bundle.get("entry", [])]
     if is_transaction and any(entry["method"] not in _READING for entry in entries):
-        raise NotSupportedError("a transaction reads alone here: send what writes as a batch")
+        return await run_in_threadpool(written_together, server, request, entries)
     answers, size = [], 0
     for at, entry in enumerate(entries):
         got = await _ask(request, entry)
@@ -111,9 +114,11 @@ async def _bundle(request: Request) -> Json:
     """Return the Bundle that was posted."""
     if media_type_of(request) not in _MEDIA_TYPES:
         raise MediaTypeError(f"a Bundle is posted as {MEDIA_TYPE}")
+    body = await bounded_body(request, _LARGEST_BODY)
     try:
-        bundle = orjson.loads(await bounded_body(request, _LARGEST_BODY))
-    except orjson.JSONDecodeError:
+        orjson.loads(body)  # refuses what json takes: NaN, lone surrogates, depth without end
+        bundle = parse(body)
+    except (ValueError, RecursionError):
         raise InvalidError("the body is no JSON") from None
     is_bundle = isinstance(bundle, dict) and bundle.get("resourceType") == "Bundle"
     if not is_bundle or bundle.get("type") not in ("batch", "transaction"):
@@ -142,7 +147,7 @@ def _request_of(entry: Mapping[str, Any], base: str) -> Json:
 
 async def _ask(request: Request, entry: Json) -> _Answer:
     """Ask this server for what an entry says, as whoever sent the Bundle."""
-    body = orjson.dumps(entry["body"]["resource"]) if "resource" in entry["body"] else b""
+    body = dump(entry["body"]["resource"]) if "resource" in entry["body"] else b""
     headers = [pair for pair in request.scope["headers"] if pair[0] in _PASSED_ON]
     headers += [(b"accept", MEDIA_TYPE.encode()), (b"content-type", MEDIA_TYPE.encode())]
     headers += [(name.encode(), entry[key].encode()) for key, name in _CONDITIONS.items() if key in entry]
@@ -172,5 +177,8 @@ async def _ask(request: Request, entry: Json) -> _Answer:
 
 def routes(server: FhirServer) -> Sequence[BaseRoute]:
     """Return the routes."""
-    del server  # entries are asked of the whole application
-    return [Route("/", _batch, methods=["POST"])]
+
+    async def batch(request: Request) -> Response:
+        return await _batch(server, request)
+
+    return [Route("/", batch, methods=["POST"])]

@@ -18,12 +18,14 @@ from fhir_facade.permit import NotPermittedError, Permit
 from fhir_facade.request import base_address, is_strict, preferences, query_pairs
 from fhir_facade.server import FhirServer
 from fhir_facade.timing import instant, period
-from gateway.store.fhir_exports import ExportRow, add_export, get_export
+from gateway.store.fhir_exports import DELETED, ExportRow, add_export, get_export
+from gateway.web.caller import caller_of
 
 NDJSON = "application/fhir+ndjson"
 _FORMATS = frozenset({NDJSON, "application/ndjson", "ndjson"})
 _MOST_OPEN = 4
 _RETRY_S = 2
+_LONGEST_OWNER = 255
 _KNOWN = frozenset({"_outputFormat", "_since", "_type"})
 
 
@@ -54,6 +56,11 @@ class _Exporting:
         """Begin an export of what belongs to patients."""
         return self._begin(request, patients_only=True)
 
+    def group(self, request: Request) -> Response:
+        """Refuse: there are no Groups here."""
+        del request
+        raise NotSupportedError("this server holds no Group: export with /Patient/$export, by _type and _since")
+
     def _begin(self, request: Request, *, patients_only: bool) -> Response:
         if "respond-async" not in preferences(request):
             raise InvalidError("an export is asked for with Prefer: respond-async")
@@ -69,6 +76,7 @@ class _Exporting:
                 connection,
                 datetime.now(UTC),
                 request=str(request.url),
+                owner=_owner(request),
                 types=types,
                 patients_only=patients_only,
                 since=self._since(asked.get("_since")),
@@ -107,8 +115,8 @@ class _Exporting:
     def _row(self, request: Request) -> ExportRow:
         with self.server.store.read() as connection:
             row = get_export(connection, request.path_params["export"])
-        if row is None:
-            raise UnknownResourceError("no such export")
+        if row is None or row.owner not in (None, _owner(request)):
+            raise UnknownResourceError("no such export")  # nor that another asked for it
         _require_all(request, row.types)
         return row
 
@@ -125,6 +133,7 @@ def routes(server: FhirServer) -> Sequence[BaseRoute]:
     return [
         Route("/$export", exporting.everything, methods=["GET"]),
         Route("/Patient/$export", exporting.patients, methods=["GET"]),
+        Route("/Group/{id}/$export", exporting.group, methods=["GET"]),
         Route("/$export/{export}", exporting.status, methods=["GET"]),
         Route("/$export/{export}", exporting.remove, methods=["DELETE"]),
         Route("/$export/{export}/{name}", exporting.file, methods=["GET"]),
@@ -150,14 +159,22 @@ def _require_all(request: Request, types: Sequence[str]) -> None:
             raise NotPermittedError("a caller that is bound to a patient exports nothing")
 
 
+def _owner(request: Request) -> str | None:
+    """Return who asks, by whom alone its export is seen; None where nobody has to say."""
+    caller = caller_of(request)
+    return None if caller is None else f"{caller.kind} {caller.name}"[:_LONGEST_OWNER]
+
+
 def _manifest(base: str, row: ExportRow) -> dict[str, object]:
+    def listed(resource_type: str, each: dict[str, int | str]) -> dict[str, object]:
+        return {"type": resource_type, "url": f"{base}/$export/{row.id}/{each['type']}.ndjson", "count": each["count"]}
+
+    gone = [listed("Bundle", each) for each in row.files if each["type"] == DELETED]
     return {
         "transactionTime": instant(row.requested_at),
         "request": row.request,
         "requiresAccessToken": True,
-        "output": [
-            {"type": each["type"], "url": f"{base}/$export/{row.id}/{each['type']}.ndjson", "count": each["count"]}
-            for each in row.files
-        ],
+        "output": [listed(str(each["type"]), each) for each in row.files if each["type"] != DELETED],
+        **({"deleted": gone} if gone else {}),
         "error": [],
     }

@@ -110,12 +110,14 @@ class _Subscribing:
         permit.require(TYPE, "c" if is_new else "u")
         with self.server.store.write() as connection:
             lock_resources(connection, [(TYPE, resource_id)])
-            kept = {} if is_new else self._kept_headers(connection, request, resource_id)
+            held = None if is_new else self._held(connection, request, resource_id)
             if is_new and count_open(connection) >= self.server.exchange.max_subscriptions:
                 raise TooCostlyError("there are as many subscriptions as this server keeps")
             endpoints = self.server.exchange.endpoints
-            owner = _owner(request)
-            wanted = read_subscription(content, Subscriber(base_address(request), owner, endpoints, kept), now)
+            subscriber = Subscriber(base_address(request), _owner(request), endpoints)
+            if held is not None:
+                subscriber = replace(subscriber, kept_headers=held.headers, kept_endpoint=held.endpoint)
+            wanted = read_subscription(content, subscriber, now)
             permit.require(wanted.resource_type, "r")
             permit.require(wanted.resource_type, "s")
             _try(connection, wanted, self.server.clock())
@@ -125,11 +127,10 @@ class _Subscribing:
             body = connection.execute(sa.select(fhir_resource.c.body).where(*_current(resource_id))).scalar_one()
         return written_response(request, base_address(request), body, is_new=is_new)
 
-    def _kept_headers(self, connection: Connection, request: Request, resource_id: str) -> dict[str, str]:
-        """Return the headers that the subscription has."""
+    def _held(self, connection: Connection, request: Request, resource_id: str) -> SubscriptionRow:
+        """Return the subscription that is to be changed."""
         self._require_version(connection, request, resource_id)
-        row = self._row(connection, request, resource_id)
-        return {str(name).lower(): str(value) for name, value in row.headers}
+        return self._row(connection, request, resource_id)
 
     def _require_version(self, connection: Connection, request: Request, resource_id: str) -> None:
         """Raise NotAllowedError where there is none: ids are the server's; VersionConflictError as If-Match wants."""

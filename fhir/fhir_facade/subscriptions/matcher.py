@@ -1,7 +1,8 @@
 """Committed versions -> events of the subscriptions whose criteria they meet.
 
 Criteria are put to the index, which holds current versions: of a version that was replaced before its turn came, within
-a second, the one that replaced it is told.
+a second, the one that replaced it is told. That a resource is gone is told to those of a topic whose criteria it met;
+R4's own kind has no word for it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from gateway.store.fhir_subscriptions import (
     listeners,
     take_changes,
 )
+from gateway.store.results import drop_index, restore_index
 
 log = structlog.get_logger()
 _BATCH = 500
@@ -64,10 +66,14 @@ class Matcher:
 
     def _give_events(self, connection: Connection, changes: Sequence[Changed]) -> None:
         by_pk = {change.resource_pk: change for change in changes}
+        gone = [change.resource_pk for change in changes if change.is_deleted]
+        restore_index(connection, gone)
         for row in listeners(connection, sorted({change.resource_type for change in changes})):
-            met = [by_pk[pk] for pk in self._met(connection, row, list(by_pk))]
+            told = list(by_pk) if row.topic is not None else list(by_pk.keys() - set(gone))
+            met = [by_pk[pk] for pk in self._met(connection, row, told)]
             if met:
                 add_events(connection, row.resource_id, sorted(met, key=lambda change: change.change_id))
+        drop_index(connection, gone)
 
     def _met(self, connection: Connection, row: SubscriptionRow, pks: Sequence[int]) -> Sequence[int]:
         """Return those versions that meet a subscription's criteria, and that its owner may see."""

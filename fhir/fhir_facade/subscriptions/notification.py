@@ -18,6 +18,7 @@ from fhir_facade.subscriptions.topic import extension_url
 from fhir_facade.timing import instant
 from gateway.store.fhir_subscriptions import Content, Event, SubscriptionRow
 
+_CREATED, _UPDATED, _DELETED = ("POST", "201"), ("PUT", "200"), ("DELETE", "204")
 Kind = Literal["handshake", "heartbeat", "event-notification", "query-status", "query-event"]
 
 
@@ -111,15 +112,15 @@ def _event(row: SubscriptionRow, event: Event) -> Json:
 
 
 def _entry(row: SubscriptionRow, event: Event, body: bytes | None) -> Json:
-    is_new = event.version == 1
     entry: Json = {"fullUrl": _address(row, event)}
     content: Content = row.content
     if content == "full-resource" and body is not None:
         entry["resource"] = orjson.Fragment(body)
-    path = event.resource_type if is_new else f"{event.resource_type}/{event.resource_id}"
-    entry["request"] = {"method": "POST" if is_new else "PUT", "url": path}
+    method, status = _DELETED if event.is_deleted else _CREATED if event.version == 1 else _UPDATED
+    path = event.resource_type if method == "POST" else f"{event.resource_type}/{event.resource_id}"
+    entry["request"] = {"method": method, "url": path}
     entry["response"] = {
-        "status": "201" if is_new else "200",
+        "status": status,
         "etag": f'W/"{event.version}"',
         "lastModified": instant(event.happened_at),
     }

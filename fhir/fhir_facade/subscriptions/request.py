@@ -43,8 +43,10 @@ class Subscriber:
     """Address under which the client reached this server."""
     owner: Mapping[str, Any] | None
     endpoints: AllowedEndpoints
-    kept_headers: Mapping[str, str]
-    """Values that the subscription has already, by name: they stay where a client sends what it was shown."""
+    kept_headers: Sequence[Sequence[str]] = ()
+    """Names and values that the subscription has already: they stay where a client sends what it was shown."""
+    kept_endpoint: str | None = None
+    """Whom those are told: values that were meant for one endpoint are sent to no other."""
 
 
 def read_subscription(content: Json, subscriber: Subscriber, now: datetime) -> Wanted:
@@ -63,13 +65,14 @@ def read_subscription(content: Json, subscriber: Subscriber, now: datetime) -> W
     refusal = subscriber.endpoints.refusal(endpoint)
     if refusal is not None:
         raise BrokenError(f"channel.endpoint: {refusal}")
+    is_same = endpoint == subscriber.kept_endpoint
     most = _number(channel, "backport-max-count", "valuePositiveInt", _LARGEST_COUNT) or 1
     return Wanted(
         resource_type=resource_type,
         criteria=criteria,
         topic=topic,
         endpoint=endpoint,
-        headers=_headers(channel.get("header", ()), subscriber.kept_headers),
+        headers=_headers(channel.get("header", ()), subscriber.kept_headers, is_same=is_same),
         content=_content(channel, is_topic=topic is not None),
         heartbeat_s=_number(channel, "backport-heartbeat-period", "valueUnsignedInt", _LONGEST_HEARTBEAT_S),
         timeout_s=_number(channel, "backport-timeout", "valueUnsignedInt", _LONGEST_HEARTBEAT_S),
@@ -147,7 +150,15 @@ def _content(channel: Json, *, is_topic: bool) -> Content:
     raise BrokenError("channel.payload needs the extension backport-payload-content: empty, id-only or full-resource")
 
 
-def _headers(lines: Sequence[str], kept: Mapping[str, str]) -> list[list[str]]:
+def _headers(lines: Sequence[str], kept: Sequence[Sequence[str]], *, is_same: bool) -> list[list[str]]:
+    """Return names and values; what is withheld is what the subscription has under that name, in the same order.
+
+    Parameters
+    ----------
+    is_same
+        Whether the endpoint is still the one that the values were meant for.
+    """
+    left = [list(each) for each in kept]
     if len(lines) > _MOST_HEADERS:
         raise BrokenError(f"channel.header has more than {_MOST_HEADERS} lines")
     headers = []
@@ -156,7 +167,13 @@ def _headers(lines: Sequence[str], kept: Mapping[str, str]) -> list[list[str]]:
         if match is None or match[1].lower() in _OURS:
             raise BrokenError("channel.header takes 'Name: value' in ASCII, and no name that HTTP itself needs")
         name, value = match[1], match[2].strip()
-        headers.append([name, kept.get(name.lower(), value) if value == WITHHELD else value])
+        if value == WITHHELD:
+            held = next((each for each in left if each[0].lower() == name.lower()), None)
+            if held is None or not is_same:
+                raise BrokenError(f"channel.header: a value for {name} is needed; none is kept for this endpoint")
+            left.remove(held)
+            value = held[1]
+        headers.append([name, value])
     return headers
 
 

@@ -12,7 +12,8 @@ TOPICS: Final = {
     "urn:hybridmed:subscription-topic:imaging-study": "ImagingStudy",
     "urn:hybridmed:subscription-topic:patient": "Patient",
 }
-"""Canonical -> resource type: an event is a new or changed version; it is filtered by the type's search parameters."""
+"""Canonical -> resource type: an event is a new or changed version, or that the resource is gone; it is filtered by the
+type's search parameters."""
 
 
 def extension_url(name: str) -> str:

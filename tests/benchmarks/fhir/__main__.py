@@ -1,4 +1,7 @@
-"""Reads and searches beside a bare route, request by request in turn, so that a slow minute meets both."""
+"""Reads and searches beside a bare route, request by request in turn, so that a slow minute meets both.
+
+With `--searches` instead: so many searches drawn from the grammar, over the larger size; the slowest with their query.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ from typing import Any
 from gateway.store import open_store
 from gateway.store.schema import upgrade
 from tests.benchmarks.fhir.cases import CASES, EVERY_KIND, SLOWEST_S
+from tests.benchmarks.fhir.drawn import Drawn, ask_all
 from tests.benchmarks.fhir.filling import fill
+from tests.fhir_grammar import Held
+from tests.fhir_plans import Watched, put_search
 from tests.services import postgres
 from tests.services.process import free_port
 
@@ -42,6 +48,7 @@ class Size:
     """Of every case to either server."""
 
 
+DATABASES = ("sqlite", "postgresql")
 WHOLE = Size((1_000, 100_000), 400)
 QUICK = Size((200, 2_000), 40)
 
@@ -51,15 +58,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.fhir", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small and short: shows that everything runs")
     parser.add_argument("--out", type=Path, default=Path("build/fhir-benchmark.json"), help="the JSON file")
-    parser.add_argument("--only", choices=("sqlite", "postgresql"), help="one database")
+    parser.add_argument("--only", choices=DATABASES, help="one database")
     parser.add_argument("--requests", type=int, help="of every case to either server")
+    parser.add_argument("--searches", type=int, help="draw so many from the grammar instead; the slowest are printed")
+    parser.add_argument("--plans", action="store_true", help="say instead which searches PostgreSQL scans tables for")
+    parser.add_argument("--seed", type=int, default=1, help="the same seed draws the same searches")
     arguments = parser.parse_args()
     size = QUICK if arguments.quick else WHOLE
+    if arguments.plans:
+        explain(size.reports[-1])
+        return
+    if arguments.searches:
+        names = [each for each in DATABASES if arguments.only in (None, each)]
+        draw(names, size.reports[-1], arguments.searches, arguments.seed, arguments.out)
+        return
     requests = arguments.requests or size.requests
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     found: list[Any] = []
     kinds: list[Any] = []
-    for name in ("sqlite", "postgresql"):
+    for name in DATABASES:
         for count in size.reports if arguments.only in (None, name) else ():
             measured, slow = measure(name, count, requests, with_kinds=count == size.reports[-1])
             found += measured
@@ -82,6 +99,42 @@ def measure(name: str, count: int, requests: int, *, with_kinds: bool) -> tuple[
             found = [_case(connection, name, count, case, requests) for case in CASES]
             kinds = [_kind(connection, name, query) for query in EVERY_KIND] if with_kinds else []
     return found, kinds
+
+
+def explain(count: int) -> None:
+    """Print of each search whether PostgreSQL answers it from indexes, over as many reports."""
+    chance = random.Random(1)
+    cases = [CASES[name](chance, count).fhir.removeprefix("/fhir/") for name in CASES if name != "read"]
+    kinds = [each for each in EVERY_KIND if each[0].isupper() and "/" not in each.partition("?")[0]]
+    with tempfile.TemporaryDirectory(prefix="fhir-benchmark-") as folder, _database("postgresql", folder) as url:
+        store = open_store(url, Path(folder))
+        upgrade(store)
+        fill(store, count)
+        watched = Watched(store)
+        for address in [*cases, *kinds]:
+            put_search(store, address)
+            tables = sorted({table for table, _ in watched.take()})
+            print(f"{'whole ' + ', '.join(tables) if tables else 'indexes':<24} {address}", flush=True)
+        store.close()
+
+
+def draw(names: Sequence[str], count: int, searches: int, seed: int, out: Path) -> None:
+    """Ask searches drawn from the grammar over as many reports; print the slowest, write the JSON beside `out`."""
+    found = []
+    for name in names:
+        with tempfile.TemporaryDirectory(prefix="fhir-benchmark-") as folder, _database(name, folder) as url:
+            store = open_store(url, Path(folder))
+            upgrade(store)
+            fill(store, count)
+            held = Held.of(store, random.Random(seed))
+            store.close()
+            drawn = Drawn(name, count)
+            with _server(url, folder) as connection:
+                ask_all(connection, held, searches, drawn, seed=seed)
+        print("\n".join(drawn.lines()), flush=True)  # a command that prints
+        found.append(drawn.as_json())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_stem(f"{out.stem}-searches").write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 def _case(connection: HTTPConnection, name: str, count: int, case: str, requests: int) -> dict[str, Any]:

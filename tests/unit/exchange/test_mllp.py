@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from gateway.errors import DeliveryError, DestinationAwayError, GatewayError
 from gateway.exchange.mllp import MllpAddress, send_message
+from tests.certificates import Authority
+from tests.exchange import mllp_listener
 
 ACK = b"\x0bMSH|^~\\&|A|B|C|D|20260101||ACK|9|P|2.5.1\rMSA|%b|%b\r%b\x1c\r"
 
@@ -74,3 +78,41 @@ def test_silence_ends() -> None:
         with pytest.raises(DestinationAwayError, match=r"within 0\.2 s"):
             send_message(address, b"MSH|x\r", "42", 0.2)
         released.set()
+
+
+MESSAGE = b"MSH|^~\\&|HYBRIDMED|H|HIS|H|20260101||ORU^R01^ORU_R01|42|P|2.5.1\rPID|1||P-1\r"
+
+
+def context(authority: Authority) -> ssl.SSLContext:
+    """Return that of a receiver whose certificate an authority signed."""
+    identity = authority.issue("his")
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.load_cert_chain(identity.certificate, identity.key)
+    return made
+
+
+def test_over_tls_another_programs_receiver_takes_it(tmp_path: Path) -> None:
+    """The message arrives as it was sent; the receiver is believed by the authority that is set."""
+    authority = Authority(tmp_path)
+    trust = ssl.create_default_context(cafile=str(authority.certificate))
+    with mllp_listener(context(authority)) as listener:
+        send_message(MllpAddress("localhost", listener.port, trust), MESSAGE, "42", 10)
+
+    (received,) = listener.received
+    assert str(received).split("\r")[:2] == MESSAGE.decode().split("\r")[:2]
+
+
+def test_a_receiver_that_is_not_believed_gets_nothing(tmp_path: Path) -> None:
+    """Another authority's certificate, another name, or no TLS at all: away, and no byte of the message was sent."""
+    ours, theirs = Authority(tmp_path / "ours"), Authority(tmp_path / "theirs", "Another Authority")
+    trust = ssl.create_default_context(cafile=str(ours.certificate))
+    taken: list[bytes] = []
+    with mllp_listener(context(theirs)) as stranger, pytest.raises(DestinationAwayError, match="Cert"):
+        send_message(MllpAddress("localhost", stranger.port, trust), MESSAGE, "42", 10)
+    with mllp_listener(context(ours)) as named, pytest.raises(DestinationAwayError, match="Cert"):
+        send_message(MllpAddress("127.1", named.port, trust), MESSAGE, "42", 10)
+    with answering(lambda peer: taken.append(peer.recv(1 << 16))) as plain, pytest.raises(DestinationAwayError):
+        send_message(MllpAddress("localhost", plain.port, trust), MESSAGE, "42", 1)
+
+    assert stranger.received == named.received == []
+    assert not any(b"PID" in each for each in taken)

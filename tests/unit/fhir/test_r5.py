@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from fhir_facade.r5 import as_r5
 
 
@@ -72,3 +73,44 @@ def test_the_stored_content_is_not_changed() -> None:
     as_r5(stored)
 
     assert stored == copy
+
+
+def test_an_audit_event_tells_what_was_done_as_its_code() -> None:
+    """Type is the category, the first subtype the code; the patient is named, an address is text."""
+    event = {
+        "resourceType": "AuditEvent",
+        "type": {"code": "110112"},
+        "subtype": [{"code": "search"}],
+        "outcome": "8",
+        "outcomeDesc": "no answer",
+        "agent": [{"who": {"display": "curie"}, "requestor": True, "network": {"address": "::1", "type": "2"}}],
+        "source": {"site": "Hospital", "observer": {"display": "HM"}, "type": [{"code": "4"}]},
+        "entity": [{"what": {"reference": "Patient/1"}, "type": {"code": "1"}, "role": {"code": "1"}}],
+    }
+
+    made = as_r5(event)
+
+    assert (made["category"], made["code"]) == ([{"coding": [{"code": "110112"}]}], {"coding": [{"code": "search"}]})
+    assert made["outcome"]["code"]["code"] == "8"
+    assert made["outcome"]["detail"] == [{"text": "no answer"}]
+    assert made["patient"] == {"reference": "Patient/1"}
+    assert made["agent"][0]["networkString"] == "::1"
+    assert made["source"]["site"] == {"display": "Hospital"}
+
+
+def test_a_subscription_is_one_to_a_topic() -> None:
+    """R4's criteria are a topic with filters; of a type without a topic there is no R5, and the error says so."""
+    channel = {"type": "rest-hook", "endpoint": "http://h/x", "payload": "application/fhir+json", "header": ["A: b:c"]}
+    subscription = {"resourceType": "Subscription", "status": "active", "reason": "x", "channel": channel}
+
+    made = as_r5(subscription | {"criteria": "DiagnosticReport?status:not=final&patient:Patient.name:exact=A"})
+
+    assert made["topic"] == "urn:hybridmed:subscription-topic:diagnostic-report"
+    assert made["filterBy"] == [
+        {"resourceType": "DiagnosticReport", "filterParameter": "status", "modifier": "not", "value": "final"},
+        {"resourceType": "DiagnosticReport", "filterParameter": "patient:Patient.name:exact", "value": "A"},
+    ]
+    assert (made["content"], made["contentType"]) == ("full-resource", "application/fhir+json")
+    assert made["parameter"] == [{"name": "A", "value": "b:c"}]
+    with pytest.raises(LookupError, match="without a topic"):
+        as_r5(subscription | {"criteria": "Device?status=active"})

@@ -112,6 +112,7 @@ def test_what_is_no_resource_is_refused(document: str) -> None:
 
 
 def test_a_type_without_a_form_in_r5_is_refused() -> None:
-    """Better 406 than an R4 resource that calls itself R5."""
+    """Better 406 than an R4 resource that calls itself R5: a Subscription to what has no topic."""
+    plain = b'{"resourceType":"Subscription","criteria":"Device","channel":{"type":"rest-hook"}}'
     with pytest.raises(NotAcceptableError, match="Subscription"):
-        represent(b'{"resourceType":"Subscription"}', Representation("json", "5.0"))
+        represent(plain, Representation("json", "5.0"))
