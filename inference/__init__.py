@@ -2,6 +2,7 @@
 
 findings.py     what a model says, in neither DICOM nor FHIR
 volume.py       DICOM instances -> Volume (voxels and affine to LPS)
+preread.py      instances decoded before the rest of their series has come
 geometry.py     order, evenness, affine of a stack (pure)
 plane.py        one image plane of a header; classic and Enhanced alike
 instance.py     a header read without trusting it
@@ -19,7 +20,8 @@ input_spec.py   what a network is shown: images or volumes; fit.py  whether a vo
 volume_labels.py a volume through a network, patch by patch; measurement.py  volume, mean, share below
 predict.py      Bundle + series -> findings, on a device; predict_volume.py  the same for volumes
 self_test.py    what a network says of a made-up input, at every load; device.py  CPU or GPU
-saliency.py     Grad-CAM
+saliency.py     Grad-CAM; attribution.py  pixels that a class comes from, by captum
+foreign/        networks from elsewhere: TorchScript, ONNX, MONAI bundles; pinned.py  files with declared digests
 networks/       one idea per file: pyramid, attention, fusion, heads, decoder, hybridmednet
 training/       data, augmentation, losses, loop, calibration, evaluation
 """

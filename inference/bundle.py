@@ -24,7 +24,8 @@ Schema of `bundle.toml`, format 1 (a code is `{ value, scheme, meaning }`; field
     percentiles = [0.5, 99.5]             # grey values that become 0 and 1
     least_side_px = 64                    # smaller images are not evaluable
     [network]
-    kind = "hybridmednet"                 # the other fields are the network's own; "hybridmednet3d" for volumes
+    kind = "hybridmednet"                 # the other fields are the network's own; "hybridmednet3d" for volumes;
+                                          # "torchscript", "onnx", "monai": `inference.foreign`, where allowed by name
     [[levels]]                            # the label hierarchy, outermost first; none for a pure segmenter
     name = "coarse"
     question = code
@@ -59,8 +60,6 @@ Schema of `bundle.toml`, format 1 (a code is `{ value, scheme, meaning }`; field
 
 from __future__ import annotations
 
-import hashlib
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,15 +68,16 @@ from pathlib import Path
 from inference.applicability import Applicability
 from inference.errors import BundleError
 from inference.findings import Algorithm, Code
+from inference.foreign.spec import NOBODY, Allowance, ForeignSpec, Meant, read_foreign
 from inference.input_spec import ProjectionInput, VolumeInput, read_input
 from inference.measurement import MeasurementSpec, read_measurement
+from inference.pinned import pinned_file
 from inference.table import Table
 
 BUNDLE_FILE = "bundle.toml"
 ENCODINGS = ("float", "int8")
 _FORMAT = 1
 _FAMILY = Code("123109", "DCM", "Artificial Intelligence")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _CIELAB = ((0, 100), (-128, 127), (-128, 127))
 
 
@@ -166,6 +166,8 @@ class Bundle:
     segments: tuple[SegmentSpec, ...]
     measurements: tuple[MeasurementSpec, ...]
     network: Mapping[str, object]
+    foreign: ForeignSpec | None
+    """How a network is run that is not this project's; None where it is."""
     thresholds: Mapping[str, float]
     calibration: Mapping[str, object]
     training: Mapping[str, object]
@@ -218,8 +220,13 @@ def default_bundle_dir() -> Path:
     return Path(__file__).parent / "bundles"
 
 
-def find_bundles(dirs: Sequence[Path]) -> tuple[tuple[Bundle, ...], list[BundleError]]:
+def find_bundles(dirs: Sequence[Path], allowance: Allowance = NOBODY) -> tuple[tuple[Bundle, ...], list[BundleError]]:
     """Load every bundle in the folders `dirs`, by name; of two with one name the earlier folder's counts.
+
+    Parameters
+    ----------
+    allowance
+        Which foreign ones may run.
 
     Returns
     -------
@@ -230,7 +237,7 @@ def find_bundles(dirs: Sequence[Path]) -> tuple[tuple[Bundle, ...], list[BundleE
     for folder in dirs:
         for file in sorted(folder.glob(f"*/{BUNDLE_FILE}")):
             try:
-                bundle = load_bundle(file.parent)
+                bundle = load_bundle(file.parent, allowance=allowance)
             except BundleError as error:
                 errors.append(error)
             else:
@@ -238,26 +245,34 @@ def find_bundles(dirs: Sequence[Path]) -> tuple[tuple[Bundle, ...], list[BundleE
     return tuple(bundles[name] for name in sorted(bundles)), errors
 
 
-def load_bundle(path: Path, *, verify_weights: bool = True) -> Bundle:
+def load_bundle(path: Path, *, verify_weights: bool = True, allowance: Allowance = NOBODY) -> Bundle:
     """Load the bundle in the folder `path`.
 
     Parameters
     ----------
     verify_weights
-        False before the first training, when there are no weights yet.
+        False before the first training, when there are neither weights nor known features yet.
+    allowance
+        Which foreign bundles may run.
 
     Raises
     ------
     BundleError
-        Something is missing or wrong; names file and field.
+        Something is missing or wrong, or the network is foreign and not allowed; names file and field.
     """
     top = _read(path / BUNDLE_FILE)
     if top.get("format", int) != _FORMAT:
         raise top.wrong("format", f"must be {_FORMAT}")
     name, version = top.get("name", str), top.get("version", str)
     weights = top.table("weights")
-    digest = _digest(weights, path) if verify_weights else weights.get("sha256", str)
+    digest = pinned_file(weights, path)[1] if verify_weights else weights.get("sha256", str)
     data = top.table("data")
+    levels, spec = _levels(top), read_input(top.table("input"))
+    foreign = _foreign(top, path, levels, is_volume=isinstance(spec, VolumeInput))
+    if foreign is not None and not allowance.covers(name, digest):
+        reason = f"{foreign.kind!r} brings code from elsewhere: it serves only where the operator allows it, by"
+        rest = "; it is neither trained nor evaluated here"
+        raise top.wrong("network.kind", f'{reason} foreign_bundles = ["{name}={digest}"]{rest}')
     return Bundle(
         path=path,
         name=name,
@@ -268,16 +283,17 @@ def load_bundle(path: Path, *, verify_weights: bool = True) -> Bundle:
         weights_path=path / weights.get("file", str),
         encoding=_encoding(weights),
         applicability=_applicability(top.table("applicability")),
-        input=read_input(top.table("input")),
-        levels=_levels(top),
+        input=spec,
+        levels=levels,
         segments=tuple(_segment(entry) for entry in top.tables("segments")),
         measurements=tuple(read_measurement(entry) for entry in top.tables("measurements")),
         network=top.table("network").values,
+        foreign=foreign,
         thresholds=top.table("thresholds").floats(),
         calibration=_calibration(top.table("calibration", is_optional=True)),
         training=top.table("training", is_optional=True).values,
         evaluation=top.table("evaluation", is_optional=True).values,
-        novelty=_novelty(top, path),
+        novelty=_novelty(top, path) if verify_weights else None,
         self_test=_self_test(top),
         data=Data(data.get("sources", str), data.get("licence", str), data.get("population", str)),
     )
@@ -288,24 +304,6 @@ def _read(file: Path) -> Table:
         return Table(tomllib.loads(file.read_text(encoding="utf-8")), file)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BundleError(f"{file}: cannot be read: {error}") from error
-
-
-def _digest(weights: Table, folder: Path) -> str:
-    """Return the SHA-256 of the weights file, which must be the one that is declared."""
-    declared = weights.get("sha256", str)
-    if not _SHA256.fullmatch(declared):
-        raise weights.wrong("sha256", "must be 64 lower-case hexadecimal digits")
-    file = folder / weights.get("file", str)
-    if file.resolve().parent != folder.resolve():
-        raise weights.wrong("file", "must lie in the bundle's folder")
-    try:
-        with file.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise weights.wrong("file", f"cannot be read: {error}") from error
-    if found != declared:
-        raise weights.wrong("sha256", f"{file.name} has the digest {found}")
-    return found
 
 
 def _encoding(weights: Table) -> str:
@@ -380,6 +378,18 @@ def _segment(entry: Table) -> SegmentSpec:
     )
 
 
+def _foreign(top: Table, folder: Path, levels: tuple[Level, ...], *, is_volume: bool) -> ForeignSpec | None:
+    """Return what tells how a foreign network runs; it has neither features nor gradients to be looked at."""
+    has_segments = bool(top.tables("segments"))
+    meant = Meant(tuple(level.name for level in levels), has_segments, is_volume)
+    spec = read_foreign(top.table("network"), folder, meant)
+    if spec is not None and any(level.has_heat_map for level in levels):
+        raise top.wrong("levels.heat_map", "a foreign network gives no heat map")
+    if spec is not None and "novelty" in top.values:
+        raise top.wrong("novelty", "a foreign network gives no features to compare")
+    return spec
+
+
 def _calibration(entry: Table) -> Mapping[str, object]:
     for name, temperature in entry.table("temperature", is_optional=True).floats().items():
         if temperature <= 0:
@@ -398,8 +408,7 @@ def _novelty(top: Table, folder: Path) -> NoveltySpec | None:
     limit = entry.get("limit", float)
     if limit <= 0:
         raise entry.wrong("limit", "must be positive")
-    _digest(entry, folder)
-    return NoveltySpec(folder / entry.get("file", str), limit)
+    return NoveltySpec(pinned_file(entry, folder)[0], limit)
 
 
 def _self_test(top: Table) -> SelfTest | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.multival import MultiValue
 from pydicom.uid import DeflatedExplicitVRLittleEndian
@@ -23,6 +23,7 @@ from inference.errors import NotEvaluableError
 MALFORMED = (
     ArithmeticError,
     AttributeError,
+    BytesLengthException,
     EOFError,
     InvalidDicomError,
     LookupError,
@@ -57,7 +58,9 @@ def read_header(path: Path, limit_bytes: int) -> Dataset:
     try:
         _check_size(path, limit_bytes)
         return pydicom.dcmread(path, stop_before_pixels=True)
-    except MALFORMED as error:
+    except (OSError, *MALFORMED) as error:
+        if _is_of_disk(error):
+            raise
         raise _unreadable(error) from None
 
 
@@ -65,8 +68,15 @@ def read_instance(path: Path) -> Dataset:
     """Read a file whole, pixel data included; `read_header` has accepted it before."""
     try:
         return pydicom.dcmread(path)
-    except MALFORMED as error:
+    except (OSError, *MALFORMED) as error:
+        if _is_of_disk(error):
+            raise
         raise _unreadable(error) from None
+
+
+def _is_of_disk(error: Exception) -> bool:
+    """Say whether an error tells of the disk: pydicom raises an OSError without a number where a sequence is broken."""
+    return isinstance(error, OSError) and error.errno is not None
 
 
 def text(ds: Dataset, keyword: str) -> str:
@@ -125,7 +135,7 @@ def item(ds: Dataset, keyword: str, index: int = 0) -> Dataset | None:
     try:
         sequence = ds.get(keyword)
         return None if not sequence or index >= len(sequence) else sequence[index]
-    except MALFORMED:
+    except (OSError, *MALFORMED):  # of what is in memory already: no disk is asked
         return None
 
 

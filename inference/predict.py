@@ -25,13 +25,14 @@ from inference.findings import (
     Segment,
     SourceFrame,
 )
-from inference.input_spec import VolumeInput
+from inference.input_spec import ProjectionInput, VolumeInput
 from inference.lungs import GUARDS, check_lungs
 from inference.networks.heads import hierarchical_log_probabilities
 from inference.networks.hybridmednet import HybridMedNet
 from inference.networks.weights import load_network
 from inference.novelty import KnownFeatures, check_known
 from inference.predict_volume import VolumePredictor
+from inference.preread import Preread
 from inference.saliency import grad_cam
 from inference.self_test import check_network
 from inference.series_predictor import Prepared, SeriesPredictor
@@ -64,31 +65,10 @@ class PreparedImage:
         return (self.shape[1] * spacing_x) / (self.shape[0] * spacing_y)
 
 
-class Predictor(SeriesPredictor[PreparedImage]):
-    """A bundle's model for projection images, loaded on a device.
+class ImagePredictor(SeriesPredictor[PreparedImage]):
+    """What predictors for projection images share: how images are checked and prepared."""
 
-    Parameters
-    ----------
-    bundle
-        A bundle for projection images.
-    device
-        'auto', 'cpu' or 'cuda'.
-
-    Raises
-    ------
-    BundleError
-        The weights, the network table, the self-test or the known features do not fit.
-    DeviceError
-        The device is not there or is full.
-    """
-
-    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
-        self.spec = bundle.projection
-        super().__init__(bundle, device, GUARDS)
-        with self.using_device():
-            self.network = load_network(bundle, self.device)
-            check_network(bundle, self.network)
-        self.known = load_known(bundle, self.network)
+    spec: ProjectionInput
 
     def prepare(self, series: Sequence[Sequence[Path]]) -> Prepared[PreparedImage]:
         """Load the files of each series and bring its images onto the detail grid.
@@ -109,6 +89,35 @@ class Predictor(SeriesPredictor[PreparedImage]):
             spacing_mm=None if volume.spacing_mm is None else volume.spacing_mm[1:],
         )
 
+
+class Predictor(ImagePredictor):
+    """A bundle's model for projection images, loaded on a device.
+
+    Parameters
+    ----------
+    bundle
+        A bundle for projection images.
+    device
+        'auto', 'cpu' or 'cuda'.
+    preread
+        Instances that were read before their series was complete.
+
+    Raises
+    ------
+    BundleError
+        The weights, the network table, the self-test or the known features do not fit.
+    DeviceError
+        The device is not there or is full.
+    """
+
+    def __init__(self, bundle: Bundle, device: str = "auto", preread: Preread | None = None) -> None:
+        self.spec = bundle.projection
+        super().__init__(bundle, device, GUARDS, preread)
+        with self.using_device():
+            self.network = load_network(bundle, self.device)
+            check_network(bundle, self.network)
+        self.known = load_known(bundle, self.network)
+
     def _evaluate(self, item: PreparedImage, suffix: str) -> Findings:
         """Evaluate one image; `suffix` makes tracking identifiers differ between the images of one job."""
         view = look(self.network, item.grey[None], [item.aspect], self.spec)
@@ -125,7 +134,7 @@ class Predictor(SeriesPredictor[PreparedImage]):
             frames=(item.frame,),
             findings=answer_levels(self.bundle, probabilities, suffix),
             segments=tuple(
-                _segment(spec, number, lungs == number, item.spacing_mm, suffix)
+                planar_segment(spec, number, lungs == number, item.spacing_mm, suffix)
                 for number, spec in enumerate(self.bundle.segments, start=1)
                 if (lungs == number).any()
             ),
@@ -143,11 +152,17 @@ class Predictor(SeriesPredictor[PreparedImage]):
         yield HeatMap(level.positive, level.name, image.frame, on_source)
 
 
-def open_predictor(bundle: Bundle, device: str = "auto") -> Predictor | VolumePredictor:
+def open_predictor(
+    bundle: Bundle, device: str = "auto", preread: Preread | None = None
+) -> ImagePredictor | VolumePredictor:
     """Return the predictor of a bundle by the kind of its input; raises what the predictors raise."""
     if isinstance(bundle.input, VolumeInput):
-        return VolumePredictor(bundle, device)
-    return Predictor(bundle, device)
+        return VolumePredictor(bundle, device, preread)
+    if bundle.foreign is not None:
+        from inference.foreign.predict_image import ForeignPredictor  # noqa: PLC0415 # it builds on this module
+
+        return ForeignPredictor(bundle, bundle.foreign, device, preread)
+    return Predictor(bundle, device, preread)
 
 
 def load_known(bundle: Bundle, network: HybridMedNet) -> KnownFeatures | None:
@@ -162,9 +177,10 @@ def _on_source(maps: torch.Tensor, region: Region, shape: tuple[int, int]) -> ND
     return weight  # (Y, X)
 
 
-def _segment(
+def planar_segment(
     spec: SegmentSpec, number: int, mask: NDArray[np.bool_], spacing_mm: tuple[float, float] | None, suffix: str
 ) -> Segment:
+    """Return a segment of an image with its area, where the spacing is known; `mask` is (Y, X)."""
     measurements: tuple[Measurement, ...] = ()
     if spacing_mm is not None:
         area_cm2 = float(mask.sum()) * spacing_mm[0] * spacing_mm[1] / _MM2_PER_CM2

@@ -12,14 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from inference.bundle import Bundle, SegmentSpec
 from inference.errors import NotEvaluableError
 from inference.findings import Findings, NotEvaluable, Segment, SourceFrame
 from inference.fit import OTHER_SERIES, check_volume
+from inference.foreign.load import load_foreign
 from inference.measurement import measure
 from inference.networks.weights import load_volume_network
+from inference.preread import Preread
 from inference.self_test import check_network
 from inference.series_predictor import Prepared, SeriesPredictor
 from inference.volume import MAX_VOLUME_BYTES, Volume
@@ -61,6 +65,8 @@ class VolumePredictor(SeriesPredictor[PreparedVolume]):
         A bundle for volumes.
     device
         'auto', 'cpu' or 'cuda'.
+    preread
+        Instances that were read before their series was complete.
 
     Raises
     ------
@@ -70,12 +76,11 @@ class VolumePredictor(SeriesPredictor[PreparedVolume]):
         The device is not there or is full.
     """
 
-    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
+    def __init__(self, bundle: Bundle, device: str = "auto", preread: Preread | None = None) -> None:
         self.spec = bundle.volume
-        super().__init__(bundle, device, GUARDS)
+        super().__init__(bundle, device, GUARDS, preread)
         with self.using_device():
-            self.network = load_volume_network(bundle, self.device)
-            check_network(bundle, self.network)
+            self.network = _load(bundle, self.device)
 
     def prepare(self, series: Sequence[Sequence[Path]]) -> Prepared[PreparedVolume]:
         """Load the files of each series and bring its volumes onto the bundle's grid.
@@ -149,3 +154,11 @@ class VolumePredictor(SeriesPredictor[PreparedVolume]):
                 self.bundle.measurements, mask, volume.voxels, volume.voxel_mm3, is_whole=bool(is_whole)
             ),
         )
+
+
+def _load(bundle: Bundle, device: torch.device) -> nn.Module:
+    if bundle.foreign is not None:
+        return load_foreign(bundle, bundle.foreign, device)
+    network = load_volume_network(bundle, device)
+    check_network(bundle, network)
+    return network

@@ -8,14 +8,19 @@ dozen numbers at fixed places are compared.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from inference.bundle import BUNDLE_FILE, Bundle
 from inference.errors import BundleError
+from inference.foreign.network import ForeignNetwork
+from inference.input_spec import ProjectionInput
 from inference.networks.hybridmednet import HybridMedNet
 from inference.networks.hybridmednet3d import HybridMedNet3d
+
+Network: TypeAlias = HybridMedNet | HybridMedNet3d | ForeignNetwork
 
 _PROBES = 12
 _RELATIVE_TOLERANCE = 0.02
@@ -25,24 +30,27 @@ _SIDE = 32
 """Of a made-up volume, as near as the network's strides and the patch allow."""
 
 
-def answer(bundle: Bundle, network: HybridMedNet | HybridMedNet3d) -> list[float]:
+def answer(bundle: Bundle, network: Network) -> list[float]:
     """Return what the network says of the made-up input."""
     device = next(network.parameters()).device
     with torch.inference_mode():
-        said = network(_made_up(bundle, network).to(device))
+        shown = _made_up(bundle, network).to(device)
+        if isinstance(network, ForeignNetwork):
+            return [value for scores in network.scores(shown).values() for value in _probe(scores)]
+        said = network(shown)
     if isinstance(said, Tensor):
         return _probe(said)
     return [*_probe(said.classes.coarse), *_probe(said.classes.fine), *_probe(said.segmentation)]
 
 
-def self_test_table(bundle: Bundle, network: HybridMedNet | HybridMedNet3d) -> Mapping[str, object]:
+def self_test_table(bundle: Bundle, network: Network) -> Mapping[str, object]:
     """Return the `[self_test]` table of a bundle whose network this is."""
     expected = [round(value, _DIGITS) for value in answer(bundle, network)]
     tolerance = _RELATIVE_TOLERANCE * max(1.0, *(abs(value) for value in expected))
     return {"expected": expected, "tolerance": round(tolerance, _DIGITS)}
 
 
-def check_network(bundle: Bundle, network: HybridMedNet | HybridMedNet3d) -> None:
+def check_network(bundle: Bundle, network: Network) -> None:
     """Raise BundleError where the network does not answer as `[self_test]` says; without the table it passes."""
     if bundle.self_test is None:
         return
@@ -56,10 +64,12 @@ def check_network(bundle: Bundle, network: HybridMedNet | HybridMedNet3d) -> Non
         raise BundleError(f"{place}: the network's answer is {gap:.3g} off, at most {allowed:.3g} is allowed")
 
 
-def _made_up(bundle: Bundle, network: HybridMedNet | HybridMedNet3d) -> Tensor:
+def _made_up(bundle: Bundle, network: Network) -> Tensor:
     """Return the input: (1, 1, Y, X) in 0..1, or (1, 1, Z, Y, X) in -1..1."""
-    if isinstance(network, HybridMedNet):
+    if isinstance(bundle.input, ProjectionInput):
         return (_waves((bundle.projection.size, bundle.projection.size)) + 1) / 2
+    if not isinstance(network, HybridMedNet3d):
+        return _waves(bundle.volume.patch)
     sides = zip(bundle.volume.patch, network.divisor, strict=True)
     return _waves(tuple(min(side, max(divisor, _SIDE // divisor * divisor)) for side, divisor in sides))
 

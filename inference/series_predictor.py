@@ -15,6 +15,7 @@ from inference.device import DEVICE_FAILURES, resolve_device
 from inference.errors import BundleError, DeviceError, NotEvaluableError
 from inference.findings import Findings, NotEvaluable, Outcome
 from inference.instance import read_header, text
+from inference.preread import Preread
 from inference.volume import MAX_VOLUME_BYTES, Volume, load_series
 
 
@@ -47,6 +48,8 @@ class SeriesPredictor(ABC, Generic[ItemType]):
         'auto', 'cpu' or 'cuda'.
     guards
         Thresholds that the bundle must give.
+    preread
+        Instances that were read before their series was complete.
 
     Raises
     ------
@@ -56,11 +59,12 @@ class SeriesPredictor(ABC, Generic[ItemType]):
         The device is not there.
     """
 
-    def __init__(self, bundle: Bundle, device: str, guards: Sequence[str]) -> None:
+    def __init__(self, bundle: Bundle, device: str, guards: Sequence[str], preread: Preread | None) -> None:
         if missing := sorted(set(guards) - set(bundle.thresholds)):
             raise BundleError(f"{bundle.path / BUNDLE_FILE}: thresholds.{missing[0]}: is missing")
         self.bundle = bundle
         self.device = resolve_device(device)
+        self._preread = preread
 
     @abstractmethod
     def prepare(self, series: Sequence[Sequence[Path]]) -> Prepared[ItemType]:
@@ -110,7 +114,7 @@ class SeriesPredictor(ABC, Generic[ItemType]):
         self, paths: Sequence[Path], limit_bytes: int = MAX_VOLUME_BYTES
     ) -> Iterator[ItemType | NotEvaluable]:
         try:
-            loaded = load_series(paths, limit_bytes=limit_bytes)
+            loaded = load_series(paths, limit_bytes=limit_bytes, preread=self._preread)
         except NotEvaluableError as refusal:
             yield self._refused(refusal, _series_uid(paths))
             return

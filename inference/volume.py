@@ -26,15 +26,9 @@ from inference.errors import NotEvaluableError
 from inference.findings import SourceFrame
 from inference.geometry import find_stacks, tilt_deg
 from inference.instance import read_header, read_instance, text
-from inference.pixels import AIR_HU, Coding, Target, fill, read_coding
-from inference.plane import (
-    CT_CLASSES,
-    PROJECTION_CLASSES,
-    Plane,
-    check_kind,
-    cross_sectional_planes,
-    projection_plane,
-)
+from inference.pixels import Coding, Target, fill
+from inference.plane import PROJECTION_CLASSES, Plane
+from inference.preread import Preread, coding_of, planes_of
 
 MAX_VOLUME_BYTES = 8 << 30
 """Largest sum of a series' voxels as float32; larger ones are refused before anything is allocated."""
@@ -153,11 +147,13 @@ def load_volumes(paths: Sequence[Path], *, limit_bytes: int = MAX_VOLUME_BYTES) 
     return loaded.volumes
 
 
-def load_series(paths: Sequence[Path], *, limit_bytes: int = MAX_VOLUME_BYTES) -> SeriesVolumes:
+def load_series(
+    paths: Sequence[Path], *, limit_bytes: int = MAX_VOLUME_BYTES, preread: Preread | None = None
+) -> SeriesVolumes:
     """Load what is usable of one series, with the reasons for what is not.
 
     A projection image that cannot be decoded leaves the others standing; a plane that cannot be decoded spoils its
-    stack. Warnings of pydicom are silenced, as they quote attributes' values.
+    stack. Warnings of pydicom are silenced, as they quote attributes' values. What `preread` keeps is not read again.
 
     Raises
     ------
@@ -169,13 +165,13 @@ def load_series(paths: Sequence[Path], *, limit_bytes: int = MAX_VOLUME_BYTES) -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return _load(paths, limit_bytes)
+            return _load(paths, limit_bytes, preread)
         except MemoryError:
             raise NotEvaluableError("pixels.too-large", "The series does not fit into this machine's memory.") from None
 
 
-def _load(paths: Sequence[Path], limit_bytes: int) -> SeriesVolumes:
-    instances, refusals = _read_instances(paths, limit_bytes)
+def _load(paths: Sequence[Path], limit_bytes: int, preread: Preread | None) -> SeriesVolumes:
+    instances, refusals = _read_instances(paths, limit_bytes, preread)
     plans, unplaced = _plan(instances.values())
     refusals += unplaced
     wanted = sum(4 * math.prod(plan.shape) for plan in plans)
@@ -183,7 +179,7 @@ def _load(paths: Sequence[Path], limit_bytes: int) -> SeriesVolumes:
         reason = f"The series declares {wanted >> 20} MiB of voxels, the limit is {limit_bytes >> 20} MiB."
         raise NotEvaluableError("pixels.too-large", reason)
     voxels = [np.empty(plan.shape, dtype=np.float32) for plan in plans]
-    failed = _fill_all(plans, voxels, instances)
+    failed = _fill_all(plans, voxels, instances, preread)
     refusals += failed.values()
     volumes = tuple(
         _volume(plan, array, instances)
@@ -193,20 +189,20 @@ def _load(paths: Sequence[Path], limit_bytes: int) -> SeriesVolumes:
     return SeriesVolumes(volumes, tuple(refusals))
 
 
-def _read_instances(paths: Sequence[Path], limit_bytes: int) -> tuple[dict[str, _Instance], list[NotEvaluableError]]:
+def _read_instances(
+    paths: Sequence[Path], limit_bytes: int, preread: Preread | None
+) -> tuple[dict[str, _Instance], list[NotEvaluableError]]:
     """Read all headers; return those of diagnostic images by SOP Instance UID, and why others are left out."""
     instances: dict[str, _Instance] = {}
     refusals: list[NotEvaluableError] = []
     series: set[str] = set()
     for path in sorted(paths):
-        header = read_header(path, limit_bytes)
+        known = None if preread is None else preread.header(path, limit_bytes)
+        header = read_header(path, limit_bytes) if known is None else known
         series.add(text(header, "SeriesInstanceUID"))
-        sop_class = text(header, "SOPClassUID")
-        is_projection = sop_class in PROJECTION_CLASSES
+        is_projection = text(header, "SOPClassUID") in PROJECTION_CLASSES
         try:
-            check_kind(header)
-            background = AIR_HU if sop_class in CT_CLASSES else None
-            coding = read_coding(header, is_projection=is_projection, background=background)
+            coding = coding_of(header)
         except NotEvaluableError as refusal:
             if not (is_projection or refusal.code in LEFT_OUT):
                 raise
@@ -225,10 +221,10 @@ def _plan(instances: Iterable[_Instance]) -> tuple[list[_Plan], list[NotEvaluabl
     planes: list[Plane] = []
     for instance in instances:
         if not instance.is_projection:
-            planes += cross_sectional_planes(instance.header, instance.path)
+            planes += planes_of(instance.header, instance.path)
             continue
         try:
-            plane = projection_plane(instance.header, instance.path)
+            (plane,) = planes_of(instance.header, instance.path)
         except NotEvaluableError as refusal:
             refusals.append(refusal)
             continue
@@ -241,7 +237,10 @@ def _plan(instances: Iterable[_Instance]) -> tuple[list[_Plan], list[NotEvaluabl
 
 
 def _fill_all(
-    plans: Sequence[_Plan], voxels: Sequence[NDArray[np.float32]], instances: Mapping[str, _Instance]
+    plans: Sequence[_Plan],
+    voxels: Sequence[NDArray[np.float32]],
+    instances: Mapping[str, _Instance],
+    preread: Preread | None,
 ) -> dict[str, NotEvaluableError]:
     """Decode every instance once into the volumes that hold its frames; return what failed by SOP Instance UID."""
     targets: defaultdict[str, dict[int, Target]] = defaultdict(dict)
@@ -252,6 +251,8 @@ def _fill_all(
     with SeparateDecoder() as apart:
         for sop_instance_uid, frames in targets.items():
             instance = instances[sop_instance_uid]
+            if preread is not None and preread.fill(instance.path, instance.coding, frames):
+                continue
             try:
                 fill(read_instance(instance.path), instance.path, instance.coding, frames, apart)
             except NotEvaluableError as refusal:

@@ -15,12 +15,11 @@ import torch
 from monai.inferers.utils import sliding_window_inference
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from inference.grid import Grid, from_grid, grid_around, to_grid
 from inference.input_spec import VolumeInput
-from inference.networks.hybridmednet3d import HybridMedNet3d
 
 _CHUNK_VOXELS = 1 << 22
 """Source voxels whose scores are brought back at once: 50 MiB for three classes."""
@@ -71,7 +70,7 @@ def normalised(voxels: Tensor, spec: VolumeInput) -> Tensor:
 
 
 def find_labels(
-    network: HybridMedNet3d,
+    network: nn.Module,
     volume: GridVolume,
     spec: VolumeInput,
     voxels: NDArray[np.float32],
@@ -93,7 +92,7 @@ def find_labels(
     return Labels(numbers, confidence)
 
 
-def predict_scores(network: HybridMedNet3d, voxels: Tensor, spec: VolumeInput) -> Tensor:
+def predict_scores(network: nn.Module, voxels: Tensor, spec: VolumeInput) -> Tensor:
     """Return (C, Z, Y, X) scores of a normalised (Z, Y, X) volume, the mean over overlapping patches and mirrors."""
     device = next(network.parameters()).device
     batch, inner = _padded(voxels[None, None], spec.patch)  # (1, 1, Z', Y', X')
@@ -118,7 +117,7 @@ def _padded(batch: Tensor, patch: tuple[int, int, int]) -> tuple[Tensor, tuple[s
     return padded, (slice(None), *inner)
 
 
-def _windows(network: HybridMedNet3d, batch: Tensor, spec: VolumeInput, device: torch.device) -> Tensor:
+def _windows(network: nn.Module, batch: Tensor, spec: VolumeInput, device: torch.device) -> Tensor:
     scores = sliding_window_inference(
         batch,
         roi_size=spec.patch,

@@ -5,10 +5,11 @@ He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
+from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1, conv3x3
 
 from inference.networks.efficientnet import EFFICIENTNET_BACKBONES, EfficientNetBackbone
 from inference.networks.hrnet import HRNET_BACKBONES, HighResolutionBackbone
@@ -21,21 +22,29 @@ _BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
 }
 
+PRUNABLE = {name: sum(depths) for name, (block, depths) in _BLOCKS.items() if block is BasicBlock}
+"""Trunks of blocks with two convolutions, and how many blocks each has."""
 BACKBONES = (*_BLOCKS, *SWIN_BACKBONES, *EFFICIENTNET_BACKBONES, *HRNET_BACKBONES)
 
 
 Backbone: TypeAlias = "ResidualBackbone | SwinBackbone | EfficientNetBackbone | HighResolutionBackbone"
 
 
-def build_backbone(name: str, width: int) -> Backbone:
-    """Return the trunk `name`; its `channels` are the widths of the four maps, finest first."""
+def build_backbone(name: str, width: int, inner: Sequence[int] = ()) -> Backbone:
+    """Return the trunk `name`; its `channels` are the widths of the four maps, finest first.
+
+    Parameters
+    ----------
+    inner
+        Channels inside each block of a trunk of `PRUNABLE`; as published without it.
+    """
     if name in SWIN_BACKBONES:
         return SwinBackbone(name, width)
     if name in EFFICIENTNET_BACKBONES:
         return EfficientNetBackbone(width)
     if name in HRNET_BACKBONES:
         return HighResolutionBackbone(width)
-    return ResidualBackbone(name, width)
+    return ResidualBackbone(name, width, inner)
 
 
 class ResidualBackbone(nn.Module):
@@ -47,11 +56,13 @@ class ResidualBackbone(nn.Module):
         'resnet10', with one block per stage, or one of the published depths.
     width
         Channels of the stem. 64 gives the published networks; less makes each of them slim enough for a CPU.
+    inner
+        Channels between the two convolutions of each block, for trunks that were pruned.
     """
 
     strides = (4, 8, 16, 32)
 
-    def __init__(self, name: str, width: int = 64) -> None:
+    def __init__(self, name: str, width: int = 64, inner: Sequence[int] = ()) -> None:
         super().__init__()
         block, depths = _BLOCKS[name]
         self.stem = nn.Sequential(
@@ -66,6 +77,9 @@ class ResidualBackbone(nn.Module):
             self.stages.append(_stage(block, channels, width << index, depth, stride=1 if index == 0 else 2))
             channels = (width << index) * block.expansion
         self.channels = tuple((width << index) * block.expansion for index in range(len(depths)))
+        blocks = [module for module in self.modules() if isinstance(module, BasicBlock)] if inner else []
+        for narrowed, left in zip(blocks, inner, strict=True):
+            _narrow(narrowed, left)
         _initialise(self)
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -88,6 +102,14 @@ def _stage(
         shortcut = nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
     first = block(in_channels, planes, stride, shortcut)
     return nn.Sequential(first, *(block(out_channels, planes) for _ in range(depth - 1)))
+
+
+def _narrow(block: BasicBlock, channels: int) -> None:
+    """Give a block `channels` between its convolutions."""
+    first, second = block.conv1, block.conv2
+    block.conv1 = conv3x3(first.in_channels, channels, first.stride[0])
+    block.bn1 = nn.BatchNorm2d(channels)
+    block.conv2 = conv3x3(channels, second.out_channels)
 
 
 def _initialise(trunk: nn.Module) -> None:

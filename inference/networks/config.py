@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from inference.networks.backbone import BACKBONES
+from inference.networks.backbone import BACKBONES, PRUNABLE
 from inference.networks.fusion import FUSIONS
 from inference.networks.scale_attention import ATTENTIONS
 from inference.networks.swin import HEAD_WIDTH, SWIN_BACKBONES
@@ -24,6 +24,8 @@ class HybridMedNetConfig:
     """One of `inference.networks.backbone.BACKBONES`."""
     width: int = 64
     """Channels of the backbone's stem; of 'swin_…' those of its first stage, of 'hrnet' those of its finest branch."""
+    inner: tuple[int, ...] = ()
+    """Channels inside each block of a trunk that was pruned (`hybridmed compress --method pruned`)."""
     scales: tuple[float, ...] = (1.0, 0.75, 0.5)
     """The image pyramid; one scale alone: none."""
     attention: str = "cbam"
@@ -53,8 +55,9 @@ class HybridMedNetConfig:
         given = {key: value for key, value in table.items() if key != "kind"}
         if unknown := sorted(given.keys() - cls.__dataclass_fields__.keys()):
             raise ValueError(f"network.{unknown[0]}: unknown field")
-        if isinstance(scales := given.get("scales"), list):
-            given["scales"] = tuple(scales)
+        for name in ("inner", "scales"):
+            if isinstance(values := given.get(name), list):
+                given[name] = tuple(values)
         config = cls(**given)  # type: ignore[arg-type]  # values of a TOML table; checked below
         config.check()
         return config
@@ -69,6 +72,10 @@ class HybridMedNetConfig:
         for field in ("width", "channels", "decoder_width"):
             if getattr(self, field) <= 0 or getattr(self, field) % _CHANNEL_STEP:
                 raise ValueError(f"network.{field}: must be a multiple of {_CHANNEL_STEP}")
+        blocks = PRUNABLE.get(self.backbone, 0)
+        is_odd = any(each <= 0 or each % _CHANNEL_STEP for each in self.inner)
+        if self.inner and (len(self.inner) != blocks or is_odd):
+            raise ValueError(f"network.inner: {self.backbone} takes {blocks} multiples of {_CHANNEL_STEP}")
         if self.backbone in SWIN_BACKBONES and self.width % HEAD_WIDTH:
             raise ValueError(f"network.width: must be a multiple of {HEAD_WIDTH} for {self.backbone}")
         for field, least in (("dynamic_kernels", 0), ("experts", 0), ("inputs", 1)):

@@ -33,6 +33,8 @@ class NetworkOutput(NamedTuple):
     """The same heads on each scale alone; empty outside training."""
     segmentation: Tensor
     """(B, segmentation classes, Y, X) scores; channel 0 is background."""
+    described: Tensor | None = None
+    """(B, described_width) what the heads saw; None outside training."""
 
 
 class HybridMedNet(nn.Module):
@@ -55,7 +57,7 @@ class HybridMedNet(nn.Module):
         super().__init__()
         self.scales, self.inputs, self.is_checkpointing = config.scales, config.inputs, config.checkpointing
         width = config.channels
-        self.backbone = build_backbone(config.backbone, config.width)
+        self.backbone = build_backbone(config.backbone, config.width, config.inner)
         strides = len(self.backbone.channels)
         self.pyramid = FeaturePyramid(self.backbone.channels, width)
         self.attention = nn.ModuleList(ATTENTIONS[config.attention](width) for _ in config.scales)
@@ -129,7 +131,8 @@ class HybridMedNet(nn.Module):
         per_scale = self.scale_features(image[:, :1])
         fused = self._joined(image, self.fuse(per_scale))
         alone = tuple(self.classify(levels) for levels in per_scale) if self.training else ()
-        return NetworkOutput(self.classify(fused), alone, self.segment(fused, image.shape[-2:]))
+        described = self.described(fused) if self.training else None
+        return NetworkOutput(self.classify(fused), alone, self.segment(fused, image.shape[-2:]), described)
 
 
 def _refinement(config: HybridMedNetConfig) -> nn.Sequential:

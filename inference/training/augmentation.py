@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
+from inference.training.clahe import equalised
 from inference.training.data import Images
+from inference.training.elastic import bend
 from inference.training.targets import BACKGROUND
 from inference.transforms import Region, around, letter_box, sample, square_region
 
@@ -41,6 +43,16 @@ class AugmentationConfig:
     """Standard deviation at most, grey values being in 0..1."""
     erase_share: float = 0.25
     """Share of images that lose a rectangle."""
+    elastic_share: float = 0.0
+    """Share of images that are bent."""
+    elastic: float = 0.06
+    """Largest shift of a place, of half the view's side."""
+    clahe_share: float = 0.0
+    """Share of images whose contrast is equalised by tiles."""
+    clahe_limit: float = 3.0
+    """The limit of that is drawn between 1 and this."""
+    clahe_tiles: int = 8
+    """Tiles along each side."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,9 +116,14 @@ class RandomViews:
         thetas = torch.from_numpy(np.stack([region.theta() @ _jitter(config, generator) for region in chosen]))
         grey = torch.from_numpy(images.grey[indices])[:, None].float() / 255  # (B, 1, Y, X)
         lungs = torch.from_numpy(images.lungs[indices])[:, None].float()
+        view, outlines = sample(grey, thetas, size), _sample_classes(lungs, thetas, size)
+        if config.elastic_share:
+            view, outlines = bend(view, outlines, config.elastic_share, config.elastic, generator)
+        if config.clahe_share:
+            view = _equalised(view, config, generator)
         return Batch(
-            image=_vary_grey(sample(grey, thetas, size), config, generator),
-            lungs=_sample_classes(lungs, thetas, size),
+            image=_vary_grey(view, config, generator),
+            lungs=outlines,
             has_mask=torch.from_numpy(images.has_mask[indices]),
             is_classified=torch.from_numpy(~is_whole),
             coarse=torch.from_numpy(images.coarse[indices]),
@@ -133,6 +150,15 @@ def _jitter(config: AugmentationConfig, generator: np.random.Generator) -> NDArr
     jitter[:2, :2] = np.array([[cosine, -sine], [sine, cosine]]) @ sides
     jitter[:2, 2] = shift_x, shift_y
     return jitter
+
+
+def _equalised(image: Tensor, config: AugmentationConfig, generator: np.random.Generator) -> Tensor:
+    """Equalise a share of the images by tiles, each with a limit of its own."""
+    image = image.clone()
+    for index in np.flatnonzero(generator.random(len(image)) < config.clahe_share).tolist():
+        limit = generator.uniform(1, config.clahe_limit)
+        image[index] = equalised(image[index, None].clamp(0, 1), config.clahe_tiles, limit)[0]
+    return image
 
 
 def _vary_grey(image: Tensor, config: AugmentationConfig, generator: np.random.Generator) -> Tensor:

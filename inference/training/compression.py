@@ -1,4 +1,4 @@
-"""A bundle with int8 weights, kept only where it answers as well as the one it was made of."""
+"""A bundle with int8 weights or fewer channels, kept only where it answers as well as the one it was made of."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ import torch
 
 from inference.bundle import BUNDLE_FILE, ENCODINGS, Bundle, load_bundle
 from inference.errors import BundleError
-from inference.networks.weights import load_network, save_quantised_weights
+from inference.networks.weights import build_network, load_network, save_quantised_weights, save_weights
 from inference.training.evaluation import EvaluationReport
-from inference.training.figures import write_table
+from inference.training.figures import drop_table, write_table
 from inference.training.progress import Progress
-from inference.training.run import Report, evaluate_images, write_self_test
+from inference.training.pruning import SUFFIX, Pruning, fine_tune, prune
+from inference.training.run import Report, calibrate, evaluate_images, write_self_test
 
 ACCURACY_FALL = 0.01
 """A fall of coarse or fine accuracy, or of the share that the guards let pass, must be less."""
 DICE_FALL = 0.01
 """A fall of the Dice of any segment must be less."""
 _ENCODING = "int8"
-_METHOD = "int8 weights, one symmetric scale per output channel"
+_INT8_METHOD = "int8 weights, one symmetric scale per output channel"
 _NAME_LINE = re.compile(r"^name\s*=.*$", re.MULTILINE)
 
 
@@ -79,24 +80,29 @@ class CompressionReport:
     folder: Path
     name: str
     weights_sha256: str
+    method: str
     of: str
     of_version: str
     of_sha256: str
     bytes_before: int
     """Size of the weights file."""
     bytes_after: int
+    parameters_before: int
+    parameters_after: int
     before: Figures
     after: Figures
 
     def to_table(self) -> dict[str, object]:
         """Return the `[compression]` table of the compressed bundle."""
         return {
-            "method": _METHOD,
+            "method": self.method,
             "of": self.of,
             "of_version": self.of_version,
             "of_sha256": self.of_sha256,
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
+            "parameters_before": self.parameters_before,
+            "parameters_after": self.parameters_after,
             "before": self.before.to_dict(),
             "after": self.after.to_dict(),
         }
@@ -111,11 +117,18 @@ class CompressionReport:
         return json.dumps(self.to_dict(), indent=2)
 
 
-def compress(bundle_dir: Path, data_dir: Path, out_dir: Path, *, device: str, report: Report) -> CompressionReport:
-    """Write the bundle with int8 weights into the folder `<name>-int8` of `out_dir`.
+def compress(  # noqa: PLR0913 -- the options of `hybridmed compress`, all by name
+    bundle_dir: Path, data_dir: Path, out_dir: Path, *, device: str, report: Report, pruning: Pruning | None = None
+) -> CompressionReport:
+    """Write the bundle with int8 weights into the folder `<name>-int8` of `out_dir`, or `<name>-pruned`.
 
     Both bundles are evaluated on the validation groups first; where the new one is refused, nothing is left behind.
     The model card is not copied: its figures are those of other weights.
+
+    Parameters
+    ----------
+    pruning
+        Take channels out and learn anew, with the bundle as the teacher, instead of int8 weights.
 
     Raises
     ------
@@ -127,50 +140,86 @@ def compress(bundle_dir: Path, data_dir: Path, out_dir: Path, *, device: str, re
         raise BundleError(f"{bundle.name}: only bundles that classify are compressed")
     if bundle.encoding != ENCODINGS[0]:
         raise BundleError(f"{bundle_dir / BUNDLE_FILE}: weights.encoding: is {bundle.encoding!r} already")
-    folder = out_dir / f"{bundle.name}-{_ENCODING}"
+    suffix = _ENCODING if pruning is None else SUFFIX
+    folder = out_dir / f"{bundle.name}-{suffix}"
     if folder.exists():
         raise BundleError(f"{folder}: exists already")
     with _staging(out_dir) as staging:
         made = staging / folder.name
         made.mkdir()
-        _write_candidate(bundle, made)
+        if pruning is None:
+            _write_quantised(bundle, made)
+        else:
+            pruning.check()
+            _write_pruned(bundle, made, pruning, data_dir, device, report)
         before = evaluate_images(bundle_dir, data_dir, device=device, report=_during("before", report))
         after = evaluate_images(made, data_dir, device=device, report=_during("after", report), write=True)
-        result = _compared(bundle, load_bundle(made), folder, Figures.of(before), Figures.of(after))
+        method = _INT8_METHOD if pruning is None else pruning.method
+        result = _compared(bundle, load_bundle(made), folder, method, (Figures.of(before), Figures.of(after)))
         if falls := result.before.falls(result.after):
-            raise BundleError(f"{bundle.name} is not kept as {_ENCODING}: {'; '.join(falls)}")
+            raise BundleError(f"{bundle.name} is not kept as {suffix}: {'; '.join(falls)}")
         write_table(made / BUNDLE_FILE, "compression", result.to_table())
         made.rename(folder)
     return result
 
 
-def _write_candidate(bundle: Bundle, folder: Path) -> None:
+def _write_quantised(bundle: Bundle, folder: Path) -> None:
     """Write the quantised weights, and bundle.toml with their name and digest."""
     weights = folder / bundle.weights_path.name
     save_quantised_weights(load_network(bundle, torch.device("cpu")), weights)
     if bundle.novelty is not None:
         shutil.copyfile(bundle.novelty.path, folder / bundle.novelty.path.name)
-    file = folder / BUNDLE_FILE
-    text = (bundle.path / BUNDLE_FILE).read_text(encoding="utf-8")
+    _write_description(bundle, folder, _ENCODING)
+
+
+def _write_pruned(  # noqa: PLR0913, PLR0917 -- what `compress` was given
+    bundle: Bundle, folder: Path, pruning: Pruning, data_dir: Path, device: str, report: Report
+) -> None:
+    """Write weights with fewer channels that have learnt from the bundle, and bundle.toml calibrated anew."""
+    network = load_network(bundle, torch.device("cpu"))
+    inner = prune(network, pruning.ratio, bundle.projection.size)
+    taught = fine_tune(bundle, network, pruning, data_dir, folder, device=device, report=report)
+    save_weights(taught, folder / bundle.weights_path.name)
+    shutil.copyfile(bundle.path / BUNDLE_FILE, folder / BUNDLE_FILE)
+    drop_table(folder / BUNDLE_FILE, "novelty")  # of other weights; `calibrate` finds it anew
+    drop_table(folder / BUNDLE_FILE, "self_test")
+    write_table(folder / BUNDLE_FILE, "network", {**bundle.network, "inner": list(inner)})
+    _write_description(bundle, folder, ENCODINGS[0])
+    calibrate(folder, data_dir, device=device, report=_during("pruned", report))
+
+
+def _write_description(bundle: Bundle, folder: Path, encoding: str) -> None:
+    """Write bundle.toml with the folder's name and the digest of its weights, and what the network says."""
+    file, weights = folder / BUNDLE_FILE, folder / bundle.weights_path.name
+    text = (file if file.exists() else bundle.path / BUNDLE_FILE).read_text(encoding="utf-8")
     # The first: TOML has the bundle's own name above every table.
     file.write_text(_NAME_LINE.sub(f'name = "{folder.name}"', text, count=1), encoding="utf-8")
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    write_table(file, "weights", {"file": weights.name, "encoding": _ENCODING, "sha256": digest})
+    write_table(file, "weights", {"file": weights.name, "encoding": encoding, "sha256": digest})
     write_self_test(folder)
 
 
-def _compared(bundle: Bundle, made: Bundle, folder: Path, before: Figures, after: Figures) -> CompressionReport:
+def _parameters(bundle: Bundle) -> int:
+    return sum(parameter.numel() for parameter in build_network(bundle).parameters())
+
+
+def _compared(
+    bundle: Bundle, made: Bundle, folder: Path, method: str, figures: tuple[Figures, Figures]
+) -> CompressionReport:
     return CompressionReport(
         folder=folder,
         name=made.name,
         weights_sha256=made.algorithm.weights_digest,
+        method=method,
         of=bundle.name,
         of_version=bundle.version,
         of_sha256=bundle.algorithm.weights_digest,
         bytes_before=bundle.weights_path.stat().st_size,
         bytes_after=made.weights_path.stat().st_size,
-        before=before,
-        after=after,
+        parameters_before=_parameters(bundle),
+        parameters_after=_parameters(made),
+        before=figures[0],
+        after=figures[1],
     )
 
 

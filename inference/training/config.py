@@ -27,6 +27,8 @@ class TrainingConfig:
     loop: LoopConfig
     augmentation: AugmentationConfig
     loss: LossConfig
+    teacher: str
+    """Folder of the bundle whose answers are learnt, too, as seen from this bundle's; empty: none."""
 
 
 def read_config(bundle: Bundle) -> TrainingConfig:
@@ -41,14 +43,25 @@ def read_config(bundle: Bundle) -> TrainingConfig:
     shares = table.get("validation_share", float), table.get("calibration_share", float)
     if min(shares) <= 0 or sum(shares) >= 1:
         raise table.wrong("validation_share", "shares must be positive and leave some groups for training")
+    loss, teacher = filled(LossConfig, table.table("loss", is_optional=True)), table.get("teacher", str, "")
+    try:
+        loss.check()
+    except ValueError as error:
+        raise table.wrong(f"loss.{str(error).partition(':')[0]}", str(error).partition(": ")[2]) from error
+    if loss.distillation and not teacher:
+        raise table.wrong("teacher", "must name a bundle's folder where loss.distillation is not 0")
+    loop = filled(LoopConfig, table.table("loop", is_optional=True))
+    if not 0 <= loop.balance <= 1:
+        raise table.wrong("loop.balance", "must lie within 0 and 1")
     return TrainingConfig(
         split_seed=table.get("split_seed", int),
         shares=shares,
         held_out_groups=table.items("held_out_groups", str, ()),
         least_mask_confidence=table.get("least_mask_confidence", float),
-        loop=filled(LoopConfig, table.table("loop", is_optional=True)),
+        loop=loop,
         augmentation=filled(AugmentationConfig, table.table("augmentation", is_optional=True)),
-        loss=filled(LossConfig, table.table("loss", is_optional=True)),
+        loss=loss,
+        teacher=teacher,
     )
 
 

@@ -161,8 +161,7 @@ def mean_aspect(labels: Sequence[LabelledImage]) -> float:
     return float(np.mean(known)) if known else 1.0
 
 
-def batches(count: int, size: int, generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Yield shuffled indices, the last incomplete batch left out unless it is the only one."""
-    order = generator.permutation(count)
-    for start in range(0, max(count - size, 0) + 1, size):
+def batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    """Yield an epoch's indices in batches, the last incomplete one left out unless it is the only one."""
+    for start in range(0, max(len(order) - size, 0) + 1, size):
         yield order[start : start + size]

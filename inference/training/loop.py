@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -20,11 +20,15 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from inference.errors import BundleError
-from inference.networks.hybridmednet import HybridMedNet
+from inference.networks.heads import ClassLogits
+from inference.networks.hybridmednet import HybridMedNet, NetworkOutput
 from inference.training.augmentation import AugmentationConfig, Batch, RandomViews
 from inference.training.data import Images, batches
 from inference.training.losses import LossConfig, Losses, hybrid_loss
+from inference.training.precision import Precision
 from inference.training.progress import Progress
+from inference.training.sampling import epoch_order
+from inference.training.task_weights import TaskWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,10 @@ class LoopConfig:
     """The first epochs, which train on smaller views."""
     small_scale: float = 0.75
     """Side of the smaller views over the input size."""
+    precision: str = "float32"
+    """One of `inference.training.precision.PRECISIONS`."""
+    balance: float = 0.0
+    """0: an epoch shows every image once; 1: fine classes equally often; between, in between."""
 
     @property
     def epochs(self) -> int:
@@ -68,6 +76,8 @@ class Task:
     augmentation: AugmentationConfig
     loss: LossConfig
     seed: int
+    teacher: HybridMedNet | None = None
+    """Whose answers are learnt, too."""
 
 
 def fit(
@@ -104,7 +114,15 @@ class _Run:
         loop = task.loop
         average_weights = get_ema_multi_avg_fn(loop.average_decay)  # type: ignore[no-untyped-call]  # untyped in torch
         self.averaged: Any = AveragedModel(network, multi_avg_fn=average_weights, use_buffers=True)
-        self.optimizer = torch.optim.AdamW(parameter_groups(network, loop.weight_decay), lr=loop.learning_rate)
+        smallest = task.size * min(network.scales) * (loop.small_scale if loop.small_epochs else 1)
+        self.precision = Precision(loop.precision, device, int(smallest))
+        self.task_weights = TaskWeights(list(task.loss.weights)).to(device) if task.loss.learned_weights else None
+        groups = parameter_groups(network, loop.weight_decay)
+        if self.task_weights is not None:
+            groups.append({"params": list(self.task_weights.parameters()), "weight_decay": 0.0})
+        self.optimizer = torch.optim.AdamW(groups, lr=loop.learning_rate)
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
+        self.teacher = None if task.teacher is None else task.teacher.to(device).eval().requires_grad_(False)
         self.steps_per_epoch = max(len(task.images) // loop.batch_size, 1)
 
     def resume(self, checkpoint: Path) -> int:
@@ -117,6 +135,9 @@ class _Run:
         self.network.load_state_dict(state["network"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.precision.load_state_dict(state.get("precision", {}))
+        if self.task_weights is not None:
+            self.task_weights.load_state_dict(state["task_weights"])
         return int(state["done"])
 
     def save(self, checkpoint: Path, done: int) -> None:
@@ -128,6 +149,8 @@ class _Run:
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "precision": self.precision.state_dict(),
+            "task_weights": {} if self.task_weights is None else self.task_weights.state_dict(),
         }
         partial = checkpoint.with_suffix(".partial")
         torch.save(state, partial)
@@ -141,10 +164,11 @@ class _Run:
         size = round(task.size * loop.small_scale) if epoch < loop.small_epochs else task.size
         self.network.train()
         means: dict[str, float] = {}
-        for step, indices in enumerate(batches(len(task.images), loop.batch_size, generator)):
+        order = epoch_order(task.images.fine, loop.balance, generator)
+        for step, indices in enumerate(batches(order, loop.batch_size)):
             batch = views.batch(indices, size, generator)
             losses = self.step(batch, epoch * self.steps_per_epoch + step)
-            for name in ("total", "coarse", "fine", "agreement", "segmentation"):
+            for name in ("total", *task.loss.weights):
                 value = float(getattr(losses, name).detach())
                 means[name] = means.get(name, value) + (value - means.get(name, value)) / (step + 1)
             report(Progress("train", step + 1, self.steps_per_epoch, epoch + 1, loop.epochs, dict(means)))
@@ -156,13 +180,36 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         moved = _on(batch, self.device)
-        losses = hybrid_loss(self.network(moved.image), moved, self.task.parents, self.task.loss)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), loop.gradient_norm)
-        self.optimizer.step()
+        with self.precision.computing():
+            output = self.network(moved.image)
+            taught = self._taught(moved)
+        losses = hybrid_loss(
+            _in_float32(output),
+            moved,
+            self.task.parents,
+            self.task.loss,
+            teacher=taught,
+            task_weights=self.task_weights,
+        )
+        self.precision.step(losses.total, self.optimizer, self.parameters, loop.gradient_norm)
         self.averaged.update_parameters(self.network)
         return losses
+
+    def _taught(self, batch: Batch) -> NetworkOutput | None:
+        """Return what the teacher says of the batch."""
+        if self.teacher is None:
+            return None
+        with torch.no_grad():
+            return _in_float32(self.teacher(batch.image))
+
+
+def _in_float32(output: NetworkOutput) -> NetworkOutput:
+    """Return the scores in the precision of the losses."""
+    classes, *per_scale = (
+        ClassLogits(logits.coarse.float(), logits.fine.float()) for logits in (output.classes, *output.per_scale)
+    )
+    described = None if output.described is None else output.described.float()
+    return NetworkOutput(classes, tuple(per_scale), output.segmentation.float(), described)
 
 
 def schedule(epochs: float, loop: LoopConfig) -> float:
@@ -179,7 +226,7 @@ def schedule(epochs: float, loop: LoopConfig) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (share - loop.warm_up_share) / (1 - loop.warm_up_share)))
 
 
-def parameter_groups(network: nn.Module, weight_decay: float) -> Sequence[dict[str, Any]]:
+def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Decay weights alone, not biases and norms (Loshchilov and Hutter, ICLR 2019; He et al., CVPR 2019)."""
     parameters = list(network.parameters())
     return [

@@ -7,18 +7,28 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from monai.losses.dice import DiceCELoss
+from monai.losses.dice import DiceCELoss, DiceFocalLoss, DiceLoss
 from torch import Tensor
 from torch.nn import functional
 
 from inference.networks.heads import LogProbabilities, hierarchical_log_probabilities
 from inference.networks.hybridmednet import NetworkOutput
 from inference.training.augmentation import Batch
+from inference.training.contrastive import contrastive_loss
+from inference.training.distillation import distillation_loss
+from inference.training.task_weights import TaskWeights
+
+SEGMENTATION_LOSSES: dict[str, type[DiceLoss | DiceCELoss | DiceFocalLoss]] = {
+    "dice": DiceLoss,
+    "dice-ce": DiceCELoss,
+    "dice-focal": DiceFocalLoss,
+}
+PARTS = ("coarse", "fine", "agreement", "segmentation", "contrastive", "distillation")
 
 
 @dataclass(frozen=True, slots=True)
 class LossConfig:
-    """The `[training.loss]` table of a bundle: weights of the parts."""
+    """The `[training.loss]` table of a bundle: weights of the parts; what weighs 0 is not computed."""
 
     fine: float = 1.0
     """Of the fine level; the coarse level weighs 1."""
@@ -26,6 +36,38 @@ class LossConfig:
     segmentation: float = 1.0
     smoothing: float = 0.05
     """Share of the target that is spread evenly over the classes (Szegedy et al., CVPR 2016)."""
+    focal: float = 0.0
+    """Exponent by which cases that are answered well count less (Lin et al., "Focal Loss", ICCV 2017); 0: all alike."""
+    segmentation_loss: str = "dice-ce"
+    """One of `SEGMENTATION_LOSSES`."""
+    contrastive: float = 0.0
+    """Of the supervised contrastive loss over the fine classes."""
+    contrastive_temperature: float = 0.1
+    contrastive_hardness: float = 0.0
+    """How much more images of other classes count that look alike; 0: all alike."""
+    distillation: float = 0.0
+    """Of the divergence from the teacher that `[training]` names."""
+    distillation_temperature: float = 2.0
+    learned_weights: bool = False
+    """Whether the parts' weights are learnt, from those above on (`inference.training.task_weights`)."""
+
+    def check(self) -> None:
+        """Raise ValueError naming the field that does not fit."""
+        if self.segmentation_loss not in SEGMENTATION_LOSSES:
+            known = ", ".join(SEGMENTATION_LOSSES)
+            raise ValueError(f"segmentation_loss: {self.segmentation_loss!r} is none of {known}")
+        for name in ("contrastive_temperature", "distillation_temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: must be positive")
+        for name in ("fine", "agreement", "segmentation", "focal", "contrastive", "distillation"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: must not be negative")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each of `PARTS` that is computed."""
+        given = {"coarse": 1.0, **{name: getattr(self, name) for name in PARTS[1:]}}
+        return {name: weight for name, weight in given.items() if weight}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,12 +79,24 @@ class Losses:
     fine: Tensor
     agreement: Tensor
     segmentation: Tensor
+    contrastive: Tensor
+    distillation: Tensor
 
 
-def smoothed_nll(log_probabilities: Tensor, target: Tensor, smoothing: float) -> Tensor:
-    """Return the mean cross-entropy of (B, K) log-probabilities with a smoothed one-hot (B,) target."""
+def smoothed_nll(log_probabilities: Tensor, target: Tensor, smoothing: float, focal: float = 0.0) -> Tensor:
+    """Return the mean cross-entropy of (B, K) log-probabilities with a smoothed one-hot (B,) target.
+
+    Parameters
+    ----------
+    focal
+        Each case counts (1 - p) to this power, p being the probability of its class.
+    """
     picked = log_probabilities.gather(1, target[:, None]).squeeze(1)  # (B,)
-    return -((1 - smoothing) * picked + smoothing * log_probabilities.mean(dim=1)).mean()
+    of_each = -((1 - smoothing) * picked + smoothing * log_probabilities.mean(dim=1))
+    if focal:
+        # The bound keeps the derivative of the power finite where a case is answered with certainty.
+        of_each = (1 - picked.exp()).clamp_min(torch.finfo(picked.dtype).eps) ** focal * of_each
+    return of_each.mean()
 
 
 def agreement_loss(fused: LogProbabilities, per_scale: Sequence[LogProbabilities]) -> Tensor:
@@ -56,24 +110,55 @@ def agreement_loss(fused: LogProbabilities, per_scale: Sequence[LogProbabilities
     return torch.stack(divergences).mean()
 
 
-def hybrid_loss(output: NetworkOutput, batch: Batch, parents: Sequence[int], config: LossConfig) -> Losses:
-    """Return all parts of the loss; views that may not teach the classifier count for the segmentation alone."""
-    zero = output.segmentation.sum() * 0
-    coarse = fine = agreement = zero
+def hybrid_loss(  # noqa: PLR0913 -- the last two are switched by the table
+    output: NetworkOutput,
+    batch: Batch,
+    parents: Sequence[int],
+    config: LossConfig,
+    *,
+    teacher: NetworkOutput | None = None,
+    task_weights: TaskWeights | None = None,
+) -> Losses:
+    """Return all parts of the loss; views that may not teach the classifier count for the segmentation alone.
+
+    Parameters
+    ----------
+    teacher
+        What another network says of the batch, for distillation.
+    task_weights
+        Learnt weights; they count beside the table's.
+    """
+    parts: dict[str, Tensor] = {}
     if batch.is_classified.any():
-        kept = batch.is_classified
-        fused = _kept(hierarchical_log_probabilities(output.classes, parents), kept)
-        scales = [_kept(hierarchical_log_probabilities(logits, parents), kept) for logits in output.per_scale]
-        coarse = smoothed_nll(fused.coarse, batch.coarse[kept], config.smoothing)
-        fine = smoothed_nll(fused.fine, batch.fine[kept], config.smoothing)
-        agreement = agreement_loss(fused, scales)
-    segmentation = zero
+        parts |= _class_parts(output, batch, parents, config)
     if batch.has_mask.any():
         scores, lungs = output.segmentation[batch.has_mask], batch.lungs[batch.has_mask]
-        dice_ce = DiceCELoss(to_onehot_y=True, softmax=True)
-        segmentation = cast(Tensor, dice_ce(scores, lungs[:, None]))
-    total = coarse + config.fine * fine + config.agreement * agreement + config.segmentation * segmentation
-    return Losses(total, coarse, fine, agreement, segmentation)
+        compared = SEGMENTATION_LOSSES[config.segmentation_loss](to_onehot_y=True, softmax=True)
+        parts["segmentation"] = cast(Tensor, compared(scores, lungs[:, None]))
+    if teacher is not None and config.distillation:
+        temperature = config.distillation_temperature
+        parts["distillation"] = distillation_loss(output, teacher, batch.is_classified, parents, temperature)
+    zero = output.segmentation.sum() * 0
+    weighted = {name: weight * parts[name] for name, weight in config.weights.items() if name in parts}
+    total = sum(weighted.values(), zero) if task_weights is None or not weighted else task_weights(weighted)
+    return Losses(total, **{name: parts.get(name, zero) for name in PARTS})
+
+
+def _class_parts(output: NetworkOutput, batch: Batch, parents: Sequence[int], config: LossConfig) -> dict[str, Tensor]:
+    """Return the parts that views tell that may teach the classifier."""
+    kept = batch.is_classified
+    fused = _kept(hierarchical_log_probabilities(output.classes, parents), kept)
+    scales = [_kept(hierarchical_log_probabilities(logits, parents), kept) for logits in output.per_scale]
+    parts = {
+        "coarse": smoothed_nll(fused.coarse, batch.coarse[kept], config.smoothing, config.focal),
+        "fine": smoothed_nll(fused.fine, batch.fine[kept], config.smoothing, config.focal),
+        "agreement": agreement_loss(fused, scales),
+    }
+    if config.contrastive and output.described is not None:
+        parts["contrastive"] = contrastive_loss(
+            output.described[kept], batch.fine[kept], config.contrastive_temperature, config.contrastive_hardness
+        )
+    return parts
 
 
 def _kept(log_probabilities: LogProbabilities, kept: Tensor) -> LogProbabilities:

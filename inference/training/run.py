@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from inference.bundle import BUNDLE_FILE, Bundle, load_bundle
 from inference.device import resolve_device
 from inference.errors import BundleError
 from inference.input_spec import VolumeInput
+from inference.networks.hybridmednet import HybridMedNet
 from inference.networks.weights import build_network, load_network, load_volume_network, save_weights
 from inference.self_test import self_test_table
 from inference.training.answers import Answers, ask
@@ -29,6 +30,7 @@ from inference.training.evaluation import AspectTable, EvaluationReport, judge
 from inference.training.figures import drop_table, write_digest, write_table
 from inference.training.loop import Task, fit
 from inference.training.progress import Progress
+from inference.training.run_log import RunLog
 from inference.training.volume_run import evaluate_volumes, train_volumes
 from inference.training.volume_scores import VolumeReport
 
@@ -84,7 +86,7 @@ def _train_images(  # noqa: PLR0913 -- the options of `hybridmed train`, all by 
     config = read_config(bundle)
     if epochs is not None:
         config = replace(config, loop=replace(config.loop, cycles=(epochs,)))
-    images = _load_part(bundle, config, data_dir, Part.TRAINING, report)
+    images = load_part(bundle, config, data_dir, Part.TRAINING, report)
     torch.manual_seed(seed)
     network = build_network(bundle)
     task = Task(
@@ -96,14 +98,29 @@ def _train_images(  # noqa: PLR0913 -- the options of `hybridmed train`, all by 
         augmentation=config.augmentation,
         loss=config.loss,
         seed=seed,
+        teacher=_teacher(bundle, config),
     )
-    checkpoint = out_dir / CHECKPOINT
-    trained = fit(network, task, checkpoint, device=resolve_device(device), report=report)
+    checkpoint, on = out_dir / CHECKPOINT, resolve_device(device)
+    settings = asdict(config)
+    with RunLog(out_dir, bundle=bundle.name, settings=settings, seed=seed, device=str(on), report=report) as log:
+        trained = fit(network, task, checkpoint, device=on, report=log)
     save_weights(trained, out_dir / bundle.weights_path.name)
     _write_bundle(bundle, out_dir)
     calibrate(out_dir, data_dir, device=device, report=report)
     evaluate(out_dir, data_dir, device=device, report=report, write=True)
     checkpoint.unlink()
+
+
+def _teacher(bundle: Bundle, config: TrainingConfig) -> HybridMedNet | None:
+    """Return the network whose answers are learnt, too; it must answer the same levels and segments."""
+    if not config.loss.distillation:
+        return None
+    teacher = load_bundle(bundle.path / config.teacher)
+    told = [[level.class_names for level in each.levels] for each in (bundle, teacher)]
+    if told[0] != told[1] or len(bundle.segments) != len(teacher.segments):
+        place = f"{bundle.path / BUNDLE_FILE}: training.teacher"
+        raise BundleError(f"{place}: {teacher.name} has other classes or segments")
+    return load_network(teacher, torch.device("cpu"))
 
 
 def _write_bundle(bundle: Bundle, out_dir: Path) -> None:
@@ -147,7 +164,7 @@ def calibrate(bundle_dir: Path, data_dir: Path, *, device: str, report: Report) 
     config, network = read_config(bundle), load_network(bundle, resolve_device(device))
 
     def answers_of(part: Part, stage: str) -> tuple[Images, Answers]:
-        images = _load_part(bundle, config, data_dir, part, report)
+        images = load_part(bundle, config, data_dir, part, report)
         return images, ask(network, images, bundle, lambda done, total: report(Progress(stage, done, total)))
 
     images, answers = answers_of(Part.CALIBRATION, "calibrate")
@@ -183,7 +200,7 @@ def evaluate_images(
     """Evaluate a bundle for projection images on its validation groups; as `evaluate`."""
     bundle = load_bundle(bundle_dir)
     config = read_config(bundle)
-    images = _load_part(bundle, config, data_dir, Part.VALIDATION, report)
+    images = load_part(bundle, config, data_dir, Part.VALIDATION, report)
     network = load_network(bundle, resolve_device(device))
     answers = ask(network, images, bundle, lambda done, total: report(Progress("evaluate", done, total)))
     result = judge(bundle, images, answers, _aspects(bundle, config, data_dir))
@@ -200,7 +217,8 @@ def _part(config: TrainingConfig, labels: tuple[LabelledImage, ...], part: Part)
     ]
 
 
-def _load_part(bundle: Bundle, config: TrainingConfig, data_dir: Path, part: Part, report: Report) -> Images:
+def load_part(bundle: Bundle, config: TrainingConfig, data_dir: Path, part: Part, report: Report) -> Images:
+    """Decode the images of a part; BundleError where it has none."""
     labels = read_labels(data_dir, config.least_mask_confidence)
     chosen = _part(config, labels, part)
     if not chosen:

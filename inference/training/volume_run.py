@@ -8,6 +8,7 @@ to judge it by. The folds' weights lie beside its own, so that `evaluate` finds 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from inference.errors import BundleError
 from inference.networks.hybridmednet3d import HybridMedNet3d
 from inference.networks.weights import build_volume_network, load_volume_network, save_weights
 from inference.training.progress import Progress
+from inference.training.run_log import RunLog
 from inference.training.volume_augmentation import LabelledGrid
 from inference.training.volume_config import VolumeTrainingConfig, read_volume_config
 from inference.training.volume_data import VolumeCase, folds_of, labelled_grid, load_cases
@@ -42,12 +44,14 @@ def train_volumes(  # noqa: PLR0913 -- the options of `hybridmed train`, all by 
     grids = [labelled_grid(case, bundle.volume, len(bundle.segments)) for case in cases]
     (out_dir / FOLDS).mkdir(parents=True, exist_ok=True)
     folds = folds_of(cases, config.folds, config.split_seed)
-    for number, held in enumerate(folds, start=1):
-        rest = [grid for index, grid in enumerate(grids) if index not in set(held)]
-        weights = _fold_file(out_dir, number)
-        _train_one(bundle, config, rest, weights, seed=seed, device=device, stage=f"fold {number}", report=report)
-    weights = out_dir / bundle.weights_path.name
-    _train_one(bundle, config, grids, weights, seed=seed, device=device, stage="train", report=report)
+    on, settings = str(resolve_device(device)), asdict(config)
+    with RunLog(out_dir, bundle=bundle.name, settings=settings, seed=seed, device=on, report=report) as log:
+        for number, held in enumerate(folds, start=1):
+            rest = [grid for index, grid in enumerate(grids) if index not in set(held)]
+            weights = _fold_file(out_dir, number)
+            _train_one(bundle, config, rest, weights, seed=seed, device=device, stage=f"fold {number}", report=log)
+        weights = out_dir / bundle.weights_path.name
+        _train_one(bundle, config, grids, weights, seed=seed, device=device, stage="train", report=log)
 
 
 def evaluate_volumes(bundle: Bundle, data_dir: Path, *, device: str, report: Report) -> VolumeReport:

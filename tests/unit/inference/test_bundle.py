@@ -192,3 +192,13 @@ def test_snomed_check_digits() -> None:
     assert not is_snomed_id("233604008")
     assert not is_snomed_id("236304007")
     assert not is_snomed_id("12")
+
+
+def test_before_the_first_training_there_are_neither_weights_nor_known_features(copied: Path) -> None:
+    """A description alone loads where weights are not asked for; with them asked for, the missing file is named."""
+    for file in copied.glob("*.safetensors"):
+        file.unlink()
+
+    assert load_bundle(copied, verify_weights=False).novelty is None
+    with pytest.raises(BundleError, match=r"weights\.file: cannot be read"):
+        load_bundle(copied)

@@ -25,7 +25,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "inputs": (1, 2),
     "checkpointing": (False, True),
 }
-SIZES = {"width", "channels", "decoder_width", "dropout"}
+SIZES = {"width", "inner", "channels", "decoder_width", "dropout"}
 
 
 def pairs_of_choices() -> list[dict[str, object]]:
