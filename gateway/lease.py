@@ -1,9 +1,11 @@
-"""Leases in hand are renewed by a thread, so that long work keeps what it holds."""
+"""Leases in hand are renewed by a thread, so that long work keeps what it holds; but work that hangs does not."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import sqlalchemy as sa
@@ -26,12 +28,22 @@ class Lease(Generic[T]):
 
     def __init__(self, claim: T) -> None:
         self.claim = claim
+        self._begun_s = time.monotonic()
         self._lost = threading.Event()
 
     @property
     def is_lost(self) -> bool:
         """Whether a renewal was refused: another holds it, or it was cancelled."""
         return self._lost.is_set()
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was taken, or since the work on it began."""
+        return time.monotonic() - self._begun_s
+
+    def begin(self) -> None:
+        """Note that the work begins now."""
+        self._begun_s = time.monotonic()
 
     def lose(self) -> None:
         """Note that a renewal was refused."""
@@ -41,6 +53,16 @@ class Lease(Generic[T]):
         """Raise LeaseLostError where the lease is lost."""
         if self.is_lost:
             raise LeaseLostError("the lease passed to another owner")
+
+
+@dataclass(frozen=True, slots=True)
+class Watchdog(Generic[T]):
+    """What happens to work that hangs."""
+
+    limit_s: float
+    """Age of a lease from which on its work counts as hanging."""
+    bite: Callable[[T], None]
+    """Called, by the keeper's thread, in place of a renewal."""
 
 
 class LeaseKeeper(Generic[T]):
@@ -54,10 +76,15 @@ class LeaseKeeper(Generic[T]):
         Seconds between renewals, well under the lease's length.
     name
         Of the thread.
+    watchdog
+        Looks for work that hangs; None: leases are renewed for ever.
     """
 
-    def __init__(self, renew: Callable[[T], bool], every_s: float, name: str) -> None:
+    def __init__(
+        self, renew: Callable[[T], bool], every_s: float, name: str, watchdog: Watchdog[T] | None = None
+    ) -> None:
         self._renew = renew
+        self._watchdog = watchdog
         self._every_s = every_s
         self._held: list[Lease[T]] = []
         self._lock = threading.Lock()
@@ -89,7 +116,10 @@ class LeaseKeeper(Generic[T]):
             with self._lock:
                 held = [lease for lease in self._held if not lease.is_lost]
             for lease in held:
-                self._renew_one(lease)
+                if self._watchdog is not None and lease.age_s > self._watchdog.limit_s:
+                    self._watchdog.bite(lease.claim)
+                else:
+                    self._renew_one(lease)
 
     def _renew_one(self, lease: Lease[T]) -> None:
         try:

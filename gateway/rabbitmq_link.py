@@ -32,6 +32,7 @@ log = structlog.get_logger()
 
 _PRECONDITION_FAILED = 406
 _ANSWER_S = 30.0
+_BLOCKED = "takes no messages: it is short of memory or disk"
 
 Queues = Mapping[str, Mapping[str, object]]
 """Name -> arguments of the declaration."""
@@ -82,6 +83,9 @@ class Session:
             on_open_error_callback=self._on_open_error,
             on_close_callback=lambda *_: self._stop_soon(),
         )
+        self._is_blocked = False
+        self._connection.add_on_connection_blocked_callback(self._on_blocked)
+        self._connection.add_on_connection_unblocked_callback(self._on_unblocked)
 
     def run(self) -> None:
         """Serve until the connection ends; whoever still waits for an answer is told."""
@@ -108,6 +112,9 @@ class Session:
     def publish(self, answer: Future[Any], name: str, body: bytes, properties: pika.BasicProperties) -> None:
         """Publish to a queue; answered when the broker has confirmed."""
         self._pending.add(answer)
+        if self._is_blocked:
+            self._fail(answer, BrokerAwayError, _BLOCKED)
+            return
         self._published += 1
         self._unconfirmed[self._published] = (properties.message_id, answer)
         self._open_channel.basic_publish("", name, body, properties, mandatory=True)
@@ -149,6 +156,15 @@ class Session:
         else:
             self.trouble = (BrokerAwayError, f"does not answer: {type(error).__name__}")
         self._stop_soon()
+
+    def _on_blocked(self, _connection: object, _frame: object) -> None:
+        """Tell those who wait for a confirm that none comes soon; a message that gets through later does no harm."""
+        self._is_blocked = True
+        for _, answer in self._unconfirmed.values():
+            self._fail(answer, BrokerAwayError, _BLOCKED)
+
+    def _on_unblocked(self, _connection: object, _frame: object) -> None:
+        self._is_blocked = False
 
     def _stop_soon(self) -> None:
         ioloop = self._connection.ioloop

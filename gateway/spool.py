@@ -24,6 +24,7 @@ import os
 import shutil
 import struct
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -86,8 +87,9 @@ class DiskLimits:
 class Upload:
     """A data set being written; safe to discard from another thread."""
 
-    def __init__(self, path: Path, origin: Origin, limits: DiskLimits) -> None:
+    def __init__(self, path: Path, origin: Origin, limits: DiskLimits, left: deque[Path]) -> None:
         self.path = path
+        self._left = left
         self._origin = origin
         self._limits = limits
         self._digest = hashlib.sha256(origin.transfer_syntax_uid.encode())
@@ -148,7 +150,7 @@ class Upload:
                     self._file.close()
                     sync_folder(final.parent)
             except OutOfResourcesError:
-                final.unlink(missing_ok=True)
+                _unlink(final, self._left)
                 self._remove()
                 raise
             self._file = None
@@ -163,7 +165,7 @@ class Upload:
         if self._file is not None:
             self._file.close()
             self._file = None
-            self.path.unlink(missing_ok=True)
+            _unlink(self.path, self._left)
 
     def _check_reserve(self) -> None:
         if self._written >= self._check_at:
@@ -180,6 +182,8 @@ class Spool:
         self._limits = limits
         self._lock_file: BinaryIO | None = None
         self._is_kept = False
+        self._left: deque[Path] = deque()
+        """What could not be removed."""
 
     def __enter__(self) -> Spool:
         # Made aside and renamed with the lock held, so that nobody ever sees it without a holder.
@@ -204,7 +208,10 @@ class Spool:
 
     def begin(self, origin: Origin, number: int) -> Upload:
         """Begin to write the `number`th instance of an association; OutOfResourcesError where there is no room."""
-        return Upload(self.folder / f"{origin.association_id}_{number}.part", origin, self._limits)
+        for _ in range(len(self._left)):
+            with contextlib.suppress(IndexError):  # taken by another association
+                _unlink(self._left.popleft(), self._left)
+        return Upload(self.folder / f"{origin.association_id}_{number}.part", origin, self._limits, self._left)
 
 
 class Orphan:
@@ -357,6 +364,14 @@ def _locked(path: Path) -> BinaryIO:
         file.close()
         raise
     return file
+
+
+def _unlink(path: Path, left: deque[Path]) -> None:
+    """Remove a file, or leave that to the next instance: the sender is answered whatever the disk does."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        left.append(path)
 
 
 def _remove_if_empty(folder: Path) -> None:

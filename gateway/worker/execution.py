@@ -18,7 +18,8 @@ from gateway.report.summary import describe_algorithm, not_evaluable_reason, sum
 from gateway.store import Store
 from gateway.store.results import commit_results, list_artefacts
 from gateway.store.studies import lock_study
-from gateway.worker.load import LoadedStudy, load_study
+from gateway.worker.ahead import Ahead
+from gateway.worker.load import LoadedStudy, StudySources, load_study
 from gateway.worker.model import FindModel, Inference, Model, Renderers
 from gateway.worker.publish import Published, Publisher
 from inference.errors import NotEvaluableError
@@ -32,6 +33,7 @@ class Prepared:
     claim: Claim
     model: Model
     loaded: LoadedStudy
+    sources: StudySources
     infer: Inference
 
 
@@ -59,21 +61,25 @@ class Execution:
         All that are configured.
     now
         The clock.
+    ahead
+        What was prepared while studies were still arriving; None: nothing is.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 # its parts
         self,
         store: Store,
         find_model: FindModel,
         renderers: Renderers,
         destinations: Sequence[Destination],
         now: Callable[[], datetime],
+        ahead: Ahead | None = None,
     ) -> None:
         self._store = store
         self._find_model = find_model
         self._renderers = renderers
         self._destinations = {destination.name: destination for destination in destinations}
         self._now = now
+        self._ahead = ahead
 
     def prepare(self, claim: Claim) -> Prepared:
         """Load the model and the study; NotFoundError where the bundle is not installed."""
@@ -82,7 +88,13 @@ class Execution:
             raise NotFoundError(f"bundle {claim.bundle!r} is not installed on this worker")
         with self._store.read() as connection:
             loaded = load_study(connection, claim)
-        return Prepared(claim, model, loaded, self._inference(model, loaded))
+        known = None if self._ahead is None else self._ahead.header
+        sources = StudySources(loaded, self._store.data_dir, known)
+        inference = self._inference(claim, model, loaded)
+        sources.read(loaded.wanted_series(model))
+        if self._ahead is not None:
+            self._ahead.done(claim.study_instance_uid, claim.bundle)
+        return Prepared(claim, model, loaded, sources, inference)
 
     def infer(self, prepared: Prepared) -> tuple[Outcome, ...]:
         """Run the model; what it withholds is an outcome too."""
@@ -105,7 +117,7 @@ class Execution:
         destinations = [self._destinations[name] for name in claim.destinations if name in self._destinations]
         publisher = Publisher(self._store.data_dir, self._renderers, destinations)
         self._bring(loaded, {outcome.series_instance_uid for outcome in outcomes})
-        published = publisher.publish(assignment, outcomes, loaded)
+        published = publisher.publish(assignment, outcomes, loaded, prepared.sources)
         self._store.files.keep([artefact.path for artefact in published.artefacts])
         return Made(assignment, outcomes, published)
 
@@ -130,15 +142,19 @@ class Execution:
             )
             return is_committed or _has_committed(connection, claim, made.published)
 
-    def _inference(self, model: Model, loaded: LoadedStudy) -> Inference:
+    def _inference(self, claim: Claim, model: Model, loaded: LoadedStudy) -> Inference:
         wanted = loaded.wanted_series(model)
         if not wanted:
             held = sorted({one.modality or "no modality" for one in loaded.series if not one.is_own})
             reason = f"no series that {model.algorithm.name} is meant for; the study holds {', '.join(held)}"
             return _answer(NotEvaluable(model.algorithm, "series.none", reason))
         self._bring(loaded, set(wanted))
+        files = [loaded.files(self._store.data_dir, uid) for uid in wanted]
+        ready = None if self._ahead is None else self._ahead.take(claim.study_instance_uid, claim.bundle, files)
+        if ready is not None:
+            return ready
         try:
-            return model.prepare([loaded.files(self._store.data_dir, uid) for uid in wanted])
+            return model.prepare(files)
         except NotEvaluableError as error:
             series = wanted[0] if len(wanted) == 1 else None
             return _answer(NotEvaluable(model.algorithm, error.code, error.reason, series))

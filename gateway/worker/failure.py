@@ -17,10 +17,12 @@ _PASSING = {
     errno.ENFILE,
     errno.ENOMEM,
     errno.ENOSPC,
+    errno.EROFS,
     errno.ESTALE,
     errno.ETIMEDOUT,
 }
 """Faults of disk and machine that an operator or time may mend."""
+_DISK = {errno.EDQUOT, errno.ENOSPC, errno.EROFS}
 
 
 def may_pass(error: Exception) -> bool:
@@ -30,6 +32,11 @@ def may_pass(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in _PASSING
     return isinstance(error, MemoryError)
+
+
+def is_of_disk(error: Exception) -> bool:
+    """Say whether results cannot be written: the job is not at fault, and is tried until they can be."""
+    return isinstance(error, OSError) and error.errno in _DISK
 
 
 def describe(error: Exception) -> str:

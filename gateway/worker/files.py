@@ -20,6 +20,7 @@ _SUFFIXES = {"application/dicom": ".dcm", "image/png": ".png", "text/html": ".ht
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9-]+")
 _DIGEST_DIGITS = 16
 _JOBS_PER_QUERY = 500
+_PROBE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,17 @@ def write_result(folder: Path, kind: str, ordinal: int, media_type: str, content
         partial.unlink(missing_ok=True)
     sync_folder(folder)
     return WrittenFile(f"{FOLDER}/{folder.name}/{path.name}", digest, len(content))
+
+
+def probe(data_dir: Path) -> None:
+    """Write as much as results take, and remove it; OSError where that is not possible."""
+    folder = data_dir / FOLDER
+    folder.mkdir(exist_ok=True)
+    path = folder / f".probe-{uuid.uuid4().hex}"
+    try:
+        path.write_bytes(bytes(_PROBE_BYTES))
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def remove_unused(store: Store, older_than_s: float = 3600.0) -> int:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydicom.dataset import Dataset
 from sqlalchemy.engine import Connection
 
+from gateway.decoding import MALFORMED
+from gateway.errors import NotFoundError
 from gateway.job import Claim
 from gateway.report.assignment import ObjectReference
+from gateway.report.source import SourceFiles
 from gateway.store.results import DICOM, list_artefacts, predecessor
 from gateway.store.studies import InstanceRow, SeriesRow, StudyRow, get_study, list_instances, list_series
 from gateway.store.verifications import words_before
@@ -50,6 +55,45 @@ class LoadedStudy:
             return self.files(data_dir, series_instance_uid)
         order = sorted(self.series, key=lambda one: one.is_own)
         return [path for one in order for path in self.files(data_dir, one.series_instance_uid)]
+
+
+class StudySources:
+    """The files that results refer to, their headers read once.
+
+    Parameters
+    ----------
+    loaded
+        The study.
+    data_dir
+        The data folder.
+    known
+        Gives the header of a file that was read before; None where none was.
+    """
+
+    def __init__(
+        self, loaded: LoadedStudy, data_dir: Path, known: Callable[[Path], Dataset | None] | None = None
+    ) -> None:
+        self._loaded = loaded
+        self._data_dir = data_dir
+        self._known = known or _unknown
+        self._files: dict[str | None, SourceFiles] = {}
+
+    def of(self, series_instance_uid: str | None) -> SourceFiles:
+        """Return the files of a series, or of the whole study."""
+        if series_instance_uid not in self._files:
+            paths = self._loaded.sources(self._data_dir, series_instance_uid)
+            self._files[series_instance_uid] = SourceFiles(paths, self._known)
+        return self._files[series_instance_uid]
+
+    def read(self, series_instance_uids: Iterable[str]) -> None:
+        """Read the headers now; where that cannot be, whoever needs them says so."""
+        for uid in series_instance_uids:
+            with contextlib.suppress(NotFoundError, *MALFORMED):
+                self.of(uid).read(uid)
+
+
+def _unknown(_path: Path) -> Dataset | None:
+    return None
 
 
 def load_study(connection: Connection, claim: Claim) -> LoadedStudy:

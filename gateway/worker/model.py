@@ -75,3 +75,5 @@ class Limits:
     max_attempts: int
     retry_first: timedelta
     retry_limit: timedelta
+    job_limit_s: float = 3600.0
+    """After which a job counts as hanging: the worker's process ends, and the job is tried again."""

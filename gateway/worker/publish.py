@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from gateway.report.order import ImagingOrder, read_order
 from gateway.store.results import DICOM, NewArtefact
 from gateway.variant import variant_name
 from gateway.worker.files import WrittenFile, make_folder, write_result
-from gateway.worker.load import LoadedStudy
+from gateway.worker.load import LoadedStudy, StudySources
 from gateway.worker.model import Renderers
 from inference.findings import Code, Findings, Outcome
 
@@ -55,6 +56,17 @@ class Published:
     """What the images say of order and institution."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _ForPeople:
+    """What was written for people."""
+
+    pictures: tuple[Mapping[str, bytes], ...]
+    drawn: Sequence[Sequence[NewArtefact]]
+    """The pictures' files, for each outcome."""
+    documents: Sequence[NewArtefact]
+    order: ImagingOrder
+
+
 class Publisher:
     """Renders the outcomes of one job and writes the files.
 
@@ -73,21 +85,49 @@ class Publisher:
         self._renderers = renderers
         self._variants = {variant_name(one): _options_for(one) for one in destinations if variant_name(one)}
 
-    def publish(self, assignment: Assignment, outcomes: Sequence[Outcome], loaded: LoadedStudy) -> Published:
-        """Render and write everything; the files lie synced on disk when this returns."""
+    def publish(
+        self, assignment: Assignment, outcomes: Sequence[Outcome], loaded: LoadedStudy, sources: StudySources
+    ) -> Published:
+        """Render and write everything; the files lie synced on disk when this returns.
+
+        What people read and what machines read are made side by side: half of either is compressing and waiting.
+        """
         folder = make_folder(self._data_dir, str(assignment.job_id))
-        artefacts: list[NewArtefact] = []
-        pictures: list[Mapping[str, bytes]] = []
-        for ordinal, outcome in enumerate(outcomes):
-            sources = loaded.sources(self._data_dir, outcome.series_instance_uid)
-            artefacts += self._dicom(folder, assignment, ordinal, outcome, sources)
-            pictures.append(self._renderers.pictures(outcome, sources) if isinstance(outcome, Findings) else {})
-            artefacts += [
-                file_artefact(folder, assignment.study_instance_uid, f"picture-{name}", ordinal, PNG, content)
-                for name, content in pictures[-1].items()
+        with ThreadPoolExecutor(1, thread_name_prefix="render") as beside:
+            for_people = beside.submit(self._for_people, folder, assignment, outcomes, loaded, sources)
+            objects = [
+                self._dicom(folder, assignment, ordinal, outcome, sources.of(outcome.series_instance_uid))
+                for ordinal, outcome in enumerate(outcomes)
             ]
+            people = for_people.result()
+        drawn = [of_outcome for pair in zip(objects, people.drawn, strict=True) for of_outcome in pair]
+        artefacts = [artefact for part in (*drawn, people.documents) for artefact in part]
+        return Published(tuple(artefacts), people.pictures, people.order)
+
+    def _for_people(
+        self,
+        folder: Path,
+        assignment: Assignment,
+        outcomes: Sequence[Outcome],
+        loaded: LoadedStudy,
+        sources: StudySources,
+    ) -> _ForPeople:
+        """Write pictures and documents."""
+        uid = assignment.study_instance_uid
+        pictures: list[Mapping[str, bytes]] = []
+        drawn: list[list[NewArtefact]] = []
+        for ordinal, outcome in enumerate(outcomes):
+            files = sources.of(outcome.series_instance_uid)
+            pictures.append(self._renderers.pictures(outcome, files) if isinstance(outcome, Findings) else {})
+            drawn.append(
+                [
+                    file_artefact(folder, uid, f"picture-{name}", ordinal, PNG, content)
+                    for name, content in pictures[-1].items()
+                ]
+            )
         series = next((each.series_instance_uid for each in outcomes if each.series_instance_uid), None)
-        order = read_order(loaded.sources(self._data_dir, series))
+        order = read_order(sources.of(series))
+        documents: list[NewArtefact] = []
         if self._renderers.documents is not None:
             told = Told(
                 job_id=str(assignment.job_id),
@@ -99,8 +139,8 @@ class Publisher:
                 order=order,
                 earlier=loaded.last_word,
             )
-            artefacts += write_documents(folder, told, self._renderers.documents)
-        return Published(tuple(artefacts), tuple(pictures), order)
+            documents = write_documents(folder, told, self._renderers.documents)
+        return _ForPeople(tuple(pictures), drawn, documents, order)
 
     def _dicom(
         self, folder: Path, assignment: Assignment, ordinal: int, outcome: Outcome, sources: Sequence[Path]

@@ -6,11 +6,13 @@ last, when the database says what became of the job; a message that comes again 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -18,17 +20,25 @@ import structlog
 
 from gateway.broker import Broker, Received
 from gateway.config import Destination
-from gateway.errors import ConfigurationError, DatabaseAwayError, GatewayError, LeaseLostError, ServiceAwayError
+from gateway.errors import (
+    ConfigurationError,
+    DatabaseAwayError,
+    GatewayError,
+    JobHungError,
+    LeaseLostError,
+    ServiceAwayError,
+)
 from gateway.job import Claim, retry_delay
-from gateway.lease import Lease, LeaseKeeper
+from gateway.lease import Lease, LeaseKeeper, Watchdog
 from gateway.place import place
 from gateway.services import Heartbeat
 from gateway.store import Store, jobs
 from gateway.store.results import forgive_attempt
-from gateway.tracing import span
+from gateway.tracing import Carrier, span
+from gateway.worker.ahead import Ahead
 from gateway.worker.execution import Execution, Made, Prepared
-from gateway.worker.failure import describe, may_pass
-from gateway.worker.files import remove_unused
+from gateway.worker.failure import describe, is_of_disk, may_pass
+from gateway.worker.files import probe, remove_unused
 from gateway.worker.measures import Measures
 from gateway.worker.model import FindModel, Limits, Renderers
 
@@ -41,6 +51,8 @@ _BUSY_S = 0.2
 """The same, while a job is on the device."""
 _AWAY_S = 1.0
 """Wait before the next try while the database or the broker is away."""
+_HUNG = 70
+"""Exit code of a worker whose job hangs (EX_SOFTWARE)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +63,8 @@ class _InHand:
     lease: Lease[Claim]
     claimed_at: float
     """Monotonic."""
+    spent: dict[str, float] = field(default_factory=dict)
+    """Seconds of each stage: 'infer_s' and so on."""
 
     @property
     def claim(self) -> Claim:
@@ -74,6 +88,8 @@ class Worker:
         Leases and tries.
     now
         The clock.
+    ahead
+        Works on studies that still arrive, while nothing else is to be done; None: nobody does.
     """
 
     name = "work"
@@ -89,22 +105,26 @@ class Worker:
         destinations: Sequence[Destination],
         limits: Limits,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        ahead: Ahead | None = None,
     ) -> None:
         self._store = store
         self._broker = broker
         self._heartbeat = heartbeat
         self._limits = limits
         self._now = now
-        self._execution = Execution(store, find_model, renderers, destinations, now)
-        self._keeper = LeaseKeeper(self._renew, limits.lease_s / 3, "work-leases")
+        self._execution = Execution(store, find_model, renderers, destinations, now, ahead)
+        self._ahead = ahead
+        watchdog = Watchdog(limits.job_limit_s, self._end_hung)
+        self._keeper = LeaseKeeper(self._renew, limits.lease_s / 3, "work-leases", watchdog)
         self._measures = Measures(heartbeat.counters)
+        self._lacks_disk = False
         self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; then the job on the device is finished and the prepared one given back."""
         self._stop = stop
         self._sweep()
-        with self._keeper, ThreadPoolExecutor(max_workers=1, thread_name_prefix="infer") as device:
+        with self._keeper, self._working_ahead(), ThreadPoolExecutor(1, thread_name_prefix="infer") as device:
             present: Future[None] | None = None
             upcoming: tuple[_InHand, Prepared] | None = None
             looks_ahead = True
@@ -116,20 +136,39 @@ class Worker:
                     looks_ahead = upcoming[0].claim.attempt == 1
                     present, upcoming = device.submit(self._complete, *upcoming), None
                 if upcoming is None and (present is None or looks_ahead):
+                    if present is None and self._ahead is not None:
+                        self._ahead.go()
                     upcoming = self._take(_IDLE_S if present is None else _BUSY_S)
                 elif present is not None:
                     wait([present], timeout=_BUSY_S)
             if upcoming is not None:
                 self._give_back(upcoming[0])
 
+    @contextmanager
+    def _working_ahead(self) -> Iterator[None]:
+        if self._ahead is None:
+            yield
+            return
+        thread = threading.Thread(target=self._ahead.run, name="work-ahead", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ahead.end()
+            thread.join()
+
     def _take(self, timeout_s: float) -> tuple[_InHand, Prepared] | None:
         """Claim and prepare the next job; None where there is none, or where it ended at once."""
+        if self._lacks_disk and not self._can_write():
+            return None
         try:
             received = self._broker.receive(timeout_s)
         except (ServiceAwayError, ConfigurationError) as error:
             self._away("queue", error)
             return None
         self._heartbeat.recovered("queue")
+        if received is not None and self._ahead is not None:
+            self._ahead.rest()
         hand = None if received is None else self._claim(received)
         if hand is None:
             return None
@@ -137,7 +176,7 @@ class Worker:
         return None if prepared is None else (hand, prepared)
 
     def _prepared(self, hand: _InHand) -> Prepared:
-        with self._measures.stage("prepare", hand.claim, hand.received.message.trace_context):
+        with self._stage(hand, "prepare", hand.received.message.trace_context):
             return self._execution.prepare(hand.claim)
 
     def _claim(self, received: Received) -> _InHand | None:
@@ -160,6 +199,7 @@ class Worker:
 
     def _complete(self, hand: _InHand, prepared: Prepared) -> None:
         """Infer, render, commit, acknowledge; runs in the device thread."""
+        hand.lease.begin()
         carrier = hand.received.message.trace_context
         with span("job", carrier, job_id=hand.claim.job_id, bundle=hand.claim.bundle) as inner:
             made = self._guarded(hand, lambda: self._results(hand, prepared, inner))
@@ -169,19 +209,19 @@ class Worker:
         took_s = time.monotonic() - hand.claimed_at
         self._count("jobs_done", bundle=hand.claim.bundle)
         self._measures.job_done(hand.claim, made.outcomes, took_s, carrier)
-        log.info("job.done", job_id=hand.claim.job_id, bundle=hand.claim.bundle, took_s=round(took_s, 3))
+        log.info("job.done", job_id=hand.claim.job_id, bundle=hand.claim.bundle, took_s=round(took_s, 3), **hand.spent)
 
-    def _results(self, hand: _InHand, prepared: Prepared, carrier: Mapping[str, str]) -> Made:
+    def _results(self, hand: _InHand, prepared: Prepared, carrier: Carrier) -> Made:
         """Return the results once they are committed; LeaseLostError where they must be dropped."""
         hand.lease.require()
-        with self._measures.stage("infer", hand.claim, carrier):
+        with self._stage(hand, "infer", carrier):
             outcomes = self._execution.infer(prepared)
         hand.lease.require()
-        with self._measures.stage("publish", hand.claim, carrier):
+        with self._stage(hand, "publish", carrier):
             made = self._execution.publish(prepared, outcomes)
         while True:
             try:
-                with self._measures.stage("commit", hand.claim, carrier):
+                with self._stage(hand, "commit", carrier):
                     is_committed = self._execution.commit(prepared, made)
                 if not is_committed:
                     raise LeaseLostError("the lease passed to another owner")
@@ -193,6 +233,13 @@ class Worker:
             else:
                 self._heartbeat.recovered("database")
                 return made
+
+    @contextmanager
+    def _stage(self, hand: _InHand, name: str, carrier: Carrier) -> Iterator[None]:
+        began = time.monotonic()
+        with self._measures.stage(name, hand.claim, carrier):
+            yield
+        hand.spent[f"{name}_s"] = round(time.monotonic() - began, 3)
 
     def _guarded(self, hand: _InHand, step: Callable[[], T]) -> T | None:
         """Run a step; where it raises, say in the database what becomes of the job, and return None."""
@@ -207,15 +254,30 @@ class Worker:
         return None
 
     def _fail(self, hand: _InHand, error: Exception) -> None:
-        claim, reason = hand.claim, describe(error)
-        is_last = claim.attempt >= self._limits.max_attempts
+        self._note_failure(hand.claim, error)
+        self._settle(hand)
+
+    def _end_hung(self, claim: Claim) -> None:
+        """Say that a job hangs and end this process: nothing else ends a call that does not return."""
+        log.error("job.hung", job_id=claim.job_id, bundle=claim.bundle, limit_s=self._limits.job_limit_s)
+        try:
+            self._note_failure(claim, JobHungError(f"no result within {self._limits.job_limit_s:g} s"))
+        finally:
+            os._exit(_HUNG)
+
+    def _note_failure(self, claim: Claim, error: Exception) -> None:
+        reason = describe(error)
+        self._lacks_disk = self._lacks_disk or is_of_disk(error)
+        is_last = claim.attempt >= self._limits.max_attempts and not is_of_disk(error)
         will_retry = may_pass(error) and not is_last
         log.warning("job.failed", job_id=claim.job_id, reason=reason, place=place(error), will_retry=will_retry)
         try:
             with self._store.write() as connection:
                 if will_retry:
                     delay = retry_delay(claim.attempt, self._limits.retry_first, self._limits.retry_limit)
-                    jobs.release_for_retry(connection, claim, self._now(), reason, delay)
+                    is_released = jobs.release_for_retry(connection, claim, self._now(), reason, delay)
+                    if is_released and is_of_disk(error):
+                        forgive_attempt(connection, claim)
                 else:
                     tries = f" (try {claim.attempt} of {self._limits.max_attempts})" if may_pass(error) else ""
                     jobs.kill(connection, claim, self._now(), reason + tries)
@@ -223,7 +285,6 @@ class Worker:
             # The lease runs out and the dispatcher queues the job again.
             self._away("database", away)
         self._count("jobs_retried" if will_retry else "jobs_dead", bundle=claim.bundle)
-        self._settle(hand)
 
     def _give_back(self, hand: _InHand) -> None:
         """Queue a job again that was prepared and not begun; the try does not count."""
@@ -239,6 +300,17 @@ class Worker:
     def _settle(self, hand: _InHand) -> None:
         self._keeper.release(hand.lease)
         hand.received.ack()
+
+    def _can_write(self) -> bool:
+        """Say whether the disk takes results again; until then no job is claimed, only to fail at its end."""
+        try:
+            probe(self._store.data_dir)
+        except OSError as error:
+            self._away("disk", GatewayError(describe(error)))
+            return False
+        self._lacks_disk = False
+        self._heartbeat.recovered("disk")
+        return True
 
     def _renew(self, claim: Claim) -> bool:
         with self._store.write() as connection:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -129,12 +128,6 @@ class GatewayProcess:
         """Return how many processes of a role have a heartbeat."""
         return len(self._states("SELECT pid FROM service WHERE role = :role", role=role))
 
-    def kill_role(self, role: str) -> int:
-        """End one role by SIGKILL, and return the process id that it had."""
-        pid = self.role_pid(role)
-        os.kill(pid, signal.SIGKILL)
-        return pid
-
     def wait_for_jobs(self, count: int, timeout_s: float = RESULT_TIMEOUT_S) -> list[dict[str, Any]]:
         """Wait until so many jobs are done and none is open, and return the jobs."""
 
@@ -144,10 +137,6 @@ class GatewayProcess:
 
         self._wait(all_done, timeout_s, f"{count} finished jobs")
         return list(self.json("jobs", "list", "--limit", "1000"))
-
-    def wait_for_running_job(self, timeout_s: float = RESULT_TIMEOUT_S) -> None:
-        """Wait until a worker holds a job."""
-        self._wait(lambda: "running" in self._states("SELECT state FROM job"), timeout_s, "a running job")
 
     def wait_for_studies(self, count: int, timeout_s: float = RESULT_TIMEOUT_S) -> list[dict[str, Any]]:
         """Wait until so many studies are past receiving, and return the studies."""

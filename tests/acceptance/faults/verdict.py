@@ -1,0 +1,181 @@
+"""The model against what is there: lost, doubled, stuck."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from gateway.header import read_part10
+from tests.acceptance.faults.ledger import Arrival, SentStudy
+from tests.acceptance.faults.site import Site
+
+SETTLE_S = 150.0
+_OPEN = {
+    "studies that still receive": "SELECT count(*) FROM study WHERE state = 'receiving'",
+    "jobs that wait or run": "SELECT count(*) FROM job WHERE state IN ('queued', 'running')",
+    "deliveries that wait": "SELECT count(*) FROM delivery WHERE state = 'waiting'",
+    "unpublished messages": "SELECT count(*) FROM outbox WHERE published_at IS NULL",
+}
+_PAGE = 200
+
+
+@dataclass
+class Verdict:
+    """What must not be."""
+
+    lost: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    stuck: list[str] = field(default_factory=list)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether there is nothing of it."""
+        return not (self.lost or self.doubled or self.stuck)
+
+
+def judge(site: Site) -> Verdict:
+    """Wait until nothing is under way, and compare; nobody may send meanwhile."""
+    verdict = Verdict(stuck=[f"{count} {what}" for what, count in _settled(site).items() if count])
+    with site.engine.connect() as connection:
+        facts = _Facts(connection)
+    studies = site.ledger.studies()
+    _judge_instances(site, studies, facts, verdict)
+    _judge_jobs(studies, facts, verdict)
+    _judge_results(site, studies, facts, verdict)
+    _judge_reports(site, facts, verdict)
+    return verdict
+
+
+class _Facts:
+    """What the database says."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.instances: dict[str, list[Row[Any]]] = defaultdict(list)
+        for row in connection.execute(sa.text("SELECT * FROM instance")):
+            self.instances[row.sop_instance_uid].append(row)
+        self.studies = {row.study_instance_uid: row for row in connection.execute(sa.text("SELECT * FROM study"))}
+        self.jobs: dict[str, list[Row[Any]]] = defaultdict(list)
+        for row in connection.execute(sa.text("SELECT * FROM job ORDER BY revision")):
+            self.jobs[row.study_instance_uid].append(row)
+        dicom = "SELECT * FROM artefact WHERE media_type = 'application/dicom' AND variant = ''"
+        self.results = {row.sop_instance_uid: row for row in connection.execute(sa.text(dicom))}
+        self.failed = connection.execute(sa.text("SELECT job_id, reason FROM delivery WHERE state = 'failed'")).all()
+        self.quarantined = connection.execute(sa.text("SELECT path, reason FROM quarantine")).all()
+
+    def done(self) -> Iterator[Row[Any]]:
+        """Yield the jobs that are done."""
+        for jobs in self.jobs.values():
+            yield from (job for job in jobs if job.state == "done")
+
+
+def _settled(site: Site) -> Mapping[str, int]:
+    """Return what is still under way after a time in which nothing should be."""
+    deadline = time.monotonic() + SETTLE_S
+    while any((open_now := _under_way(site)).values()) and time.monotonic() < deadline:
+        site.tend()
+        time.sleep(0.5)
+    return open_now
+
+
+def _under_way(site: Site) -> dict[str, int]:
+    with site.engine.connect() as connection:
+        counts = {what: int(connection.scalar(sa.text(query)) or 0) for what, query in _OPEN.items()}
+    counts["files not indexed"] = len(list((site.gateway.data_dir / "incoming").glob("*/*.*")))
+    if site.servers is not None and not any(counts.values()):
+        counts["messages in the queues"] = site.servers.messages()
+    return counts
+
+
+def _judge_instances(site: Site, studies: Sequence[SentStudy], facts: _Facts, verdict: Verdict) -> None:
+    """Every instance answered with success is indexed once and lies on disk as it was sent."""
+    for study in studies:
+        for sop, digest in study.instances.items():
+            rows = facts.instances[sop]
+            if len(rows) > 1:
+                verdict.doubled.append(f"instance {sop}: {len(rows)} rows")
+            if sop not in study.acknowledged:
+                continue
+            if not rows:
+                verdict.lost.append(f"instance {sop}: not in the index")
+            elif _data_set_digest(site.gateway.data_dir / rows[0].path) != digest:
+                verdict.lost.append(f"instance {sop}: not on disk as it was sent")
+    verdict.lost += [f"quarantined: {row.path}: {row.reason}" for row in facts.quarantined]
+
+
+def _judge_jobs(studies: Sequence[SentStudy], facts: _Facts, verdict: Verdict) -> None:
+    """Every whole study has one result; a further one only where it came in pieces."""
+    for study in studies:
+        jobs = facts.jobs[study.uid]
+        states = Counter(job.state for job in jobs)
+        if states["dead"]:
+            reasons = {job.reason for job in jobs if job.state == "dead"}
+            verdict.lost.append(f"study {study.uid}: job given up: {'; '.join(map(str, reasons))}")
+        if study.is_whole and not states["done"]:
+            verdict.lost.append(f"study {study.uid}: no result; its jobs are {dict(states)}")
+        if len(jobs) > study.most_revisions:
+            at_most = f"at most {study.most_revisions} expected"
+            verdict.doubled.append(f"study {study.uid}: {len(jobs)} jobs {dict(states)}, {at_most}")
+        per_revision = Counter(job.study_revision for job in jobs)
+        if any(count > 1 for count in per_revision.values()):
+            verdict.doubled.append(f"study {study.uid}: more jobs than one for a revision: {dict(per_revision)}")
+
+
+def _judge_results(site: Site, studies: Sequence[SentStudy], facts: _Facts, verdict: Verdict) -> None:
+    """Every committed object lies on disk and came to the PACS as it lies there; nothing else came."""
+    arrivals = site.ledger.arrivals()
+    for sop, result in facts.results.items():
+        path = site.gateway.data_dir / result.path
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != result.digest:
+            verdict.lost.append(f"result {sop} ({result.kind}): not on disk as it was committed")
+        elif sop not in arrivals:
+            verdict.lost.append(f"result {sop} ({result.kind}): never came to the PACS")
+        elif {arrival.digest for arrival in arrivals[sop]} != {_data_set_digest(path)}:
+            verdict.doubled.append(f"result {sop} ({result.kind}): came to the PACS in several versions")
+    strangers = [sop for sop in arrivals if sop not in facts.results]
+    verdict.doubled += [f"result {sop}: came to the PACS and was never committed" for sop in strangers]
+    verdict.lost += [f"delivery of job {row.job_id}: failed: {row.reason}" for row in facts.failed]
+    known = {study.uid for study in studies}
+    verdict.doubled += [f"result for a study that nobody sent: {uid}" for uid in _studies_of(arrivals) - known]
+
+
+def _judge_reports(site: Site, facts: _Facts, verdict: Verdict) -> None:
+    """FHIR shows for every study one report, that of its latest result."""
+    shown = Counter(_reported_jobs(site))
+    latest = {job.study_instance_uid: job.id for job in facts.done()}  # by ascending revision
+    for uid, job_id in latest.items():
+        count = shown.pop(job_id, 0)
+        if count != 1:
+            (verdict.lost if count == 0 else verdict.doubled).append(f"study {uid}: {count} reports in FHIR")
+    verdict.doubled += [f"report in FHIR of job {job_id}, which is no study's latest result" for job_id in shown]
+
+
+def _reported_jobs(site: Site) -> Iterator[str]:
+    url = f"{site.gateway.url}/fhir/DiagnosticReport?_count={_PAGE}&_elements=identifier"
+    while url:
+        bundle = httpx.get(url, timeout=60, trust_env=False).raise_for_status().json()
+        for entry in bundle.get("entry", []):
+            values = [each["value"] for each in entry["resource"]["identifier"]]
+            yield next(value for value in values if value.startswith("urn:uuid:")).removeprefix("urn:uuid:")
+        url = next((link["url"] for link in bundle["link"] if link["relation"] == "next"), "")
+
+
+def _studies_of(arrivals: Mapping[str, Sequence[Arrival]]) -> set[str]:
+    return {arrival.study_uid for each in arrivals.values() for arrival in each}
+
+
+def _data_set_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's data set; '' where there is no such file."""
+    with contextlib.suppress(OSError), path.open("rb") as stream:
+        stream.seek(read_part10(stream).data_set_offset)
+        return hashlib.sha256(stream.read()).hexdigest()
+    return ""
