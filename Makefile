@@ -2,7 +2,7 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test data lint quick environment programs constraints clean
+.PHONY: help demo test data lint audit quick environment programs constraints clean
 
 PYTHON_OF_VENV := .venv/bin/python
 PYTEST := $(PYTHON_OF_VENV) -m pytest
@@ -27,10 +27,14 @@ environment:
 programs:
 	@$(PYTHON_OF_VENV) -m deploy.dev.programs
 
-lint: environment ## ruff, its formatter and mypy
+lint: environment ## ruff, its formatter, mypy and bandit
 	@$(PYTHON_OF_VENV) -m ruff check .
 	@$(PYTHON_OF_VENV) -m ruff format --check .
 	@$(PYTHON_OF_VENV) -m mypy
+	@$(PYTHON_OF_VENV) -m bandit --quiet --configfile pyproject.toml --recursive gateway inference fhir/fhir_facade migrations deploy
+
+audit: environment ## ask for known vulnerabilities of the packages; needs the internet
+	@$(PYTHON_OF_VENV) -m deploy.check.vulnerabilities
 
 quick: environment ## unit tests alone, which need no service
 	@$(PYTEST) tests/unit

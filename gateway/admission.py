@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import ssl
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.config.peers import Peer, Right
 
@@ -28,6 +29,12 @@ class Refusal:
 _PERMANENT, _TRANSIENT = 1, 2
 _SERVICE_USER, _PRESENTATION = 1, 3
 _CALLING_AE_NOT_RECOGNISED, _LOCAL_LIMIT = 3, 2
+_MOST_WAITING = 1000
+"""Instances that may wait for their turn: one for each association that the settings allow."""
+
+
+TOO_MANY = Refusal(_TRANSIENT, _PRESENTATION, _LOCAL_LIMIT, "too many associations")
+TOO_MANY_OF_TITLE = Refusal(_TRANSIENT, _PRESENTATION, _LOCAL_LIMIT, "too many associations of this AE title")
 
 
 def certificate_names(channel: object) -> frozenset[str] | None:
@@ -60,6 +67,8 @@ class Admission:
         Name of a certificate -> AE titles, as in the settings; empty: any.
     classes
         What each right opens: SOP Class UIDs.
+    turns
+        Where the turns of an AE title are counted; a table that processes share makes its pace that of all of them.
     """
 
     def __init__(
@@ -67,23 +76,28 @@ class Admission:
         peers: Sequence[Peer] = (),
         certificates: Mapping[str, Sequence[str]] | None = None,
         classes: Mapping[Right, Collection[str]] | None = None,
+        turns: Callable[[str], Turns] = lambda _title: OwnTurns(),
     ) -> None:
         self._peers = {peer.ae_title: peer for peer in peers}
         self._certificates = dict(certificates or {})
         self._classes = dict(classes or {})
         self._paces = {
-            peer.ae_title: Pace(peer.max_instances_per_s) for peer in peers if peer.max_instances_per_s is not None
+            peer.ae_title: Pace(peer.max_instances_per_s, turns(peer.ae_title))
+            for peer in peers
+            if peer.max_instances_per_s is not None
         }
+        self.max_associations = {
+            peer.ae_title: peer.max_associations for peer in peers if peer.max_associations is not None
+        }
+        """AE title -> associations at once; who is not in it has no limit but the one that holds for all."""
 
-    def refusal(self, calling_ae: str, address: str, names: Collection[str] | None, others: int) -> Refusal | None:
+    def refusal(self, calling_ae: str, address: str, names: Collection[str] | None) -> Refusal | None:
         """Return why a peer may not associate; None where it may.
 
         Parameters
         ----------
         names
             Of its certificate, `certificate_names`; None: it showed none, or comes without TLS.
-        others
-            Its associations that are open besides this one.
         """
         if names is not None and self._certificates:
             titles = {title for name in names for title in self._certificates.get(name, ())}
@@ -96,8 +110,6 @@ class Admission:
             return _unknown("calling AE")
         if not peer.comes_from(address):
             return _unknown("address is not one of this AE title")
-        if peer.max_associations is not None and others >= peer.max_associations:
-            return Refusal(_TRANSIENT, _PRESENTATION, _LOCAL_LIMIT, "too many associations of this AE title")
         return None
 
     def forbidden(self, calling_ae: str) -> frozenset[str]:
@@ -115,13 +127,47 @@ class Admission:
             pace.wait()
 
 
+class Turns(Protocol):
+    """Who comes when."""
+
+    def take(self, now: float, gap_s: float) -> float:
+        """Take the next turn, `gap_s` before the one after it; return when it is, by the monotonic clock."""
+
+
+class OwnTurns:
+    """Turns of the threads of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._free_at = -math.inf
+
+    def take(self, now: float, gap_s: float) -> float:
+        """Take the next turn."""
+        with self._lock:
+            turn = next_turn(self._free_at, now, gap_s)
+            self._free_at = turn + gap_s
+            return turn
+
+
+def next_turn(free_at: float, now: float, gap_s: float) -> float:
+    """Return the next turn where the one after the last is at `free_at`; up to a second's worth may have been saved up.
+
+    A time that is further away than everybody's turns together was kept by another start of this machine.
+    """
+    if not free_at <= now + _MOST_WAITING * gap_s:
+        return now
+    return max(free_at, now - 1.0)
+
+
 class Pace:
-    """So many a second, evenly, over all threads; nothing is refused, what comes too early waits.
+    """So many a second, evenly, over all who share the turns; nothing is refused, what comes too early waits.
 
     Parameters
     ----------
     per_s
         How many.
+    turns
+        Who comes when.
     clock, sleep
         Monotonic, in seconds.
     """
@@ -129,22 +175,19 @@ class Pace:
     def __init__(
         self,
         per_s: float,
+        turns: Turns,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._gap_s = 1 / per_s
+        self._turns = turns
         self._clock = clock
         self._sleep = sleep
-        self._lock = threading.Lock()
-        self._free_at = clock()
 
     def wait(self) -> None:
-        """Wait for the next turn; up to a second's worth may have been saved up."""
-        with self._lock:
-            now = self._clock()
-            self._free_at = max(self._free_at, now - 1.0)
-            wait_s = self._free_at - now
-            self._free_at += self._gap_s
+        """Wait for the next turn."""
+        now = self._clock()
+        wait_s = self._turns.take(now, self._gap_s) - now
         if wait_s > 0:
             self._sleep(wait_s)
 

@@ -15,7 +15,7 @@ from pynetdicom import _config as pynetdicom_config
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 
-from gateway.admission import Admission, certificate_names
+from gateway.admission import TOO_MANY, TOO_MANY_OF_TITLE, Admission, Refusal, certificate_names
 from gateway.audit.acts import refused_node
 from gateway.audit.trail import record
 from gateway.dimse_service import DimseService, DirectService, dispatchers
@@ -41,7 +41,6 @@ _TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.1.98",  # Encapsulated Uncompressed Explicit VR Little Endian
     *(f"1.2.840.10008.1.2.4.{process}" for process in (52, 53, 54, 55, 56, *range(58, 67))),  # retired JPEG processes
 )
-_LOCAL_LIMIT = (2, 3, 2)  # transient, presentation, local limit exceeded
 _REJECTIONS: dict[tuple[int | None, int | None], str] = {
     (1, 3): "calling AE",
     (1, 7): "called AE",
@@ -137,6 +136,7 @@ class Receiver:
         self._handlers = dispatchers([service for service in services if not isinstance(service, DirectService)])
         self._services: dict[Association, StorageService] = {}
         self._slots: Slots | None = None
+        self._slots_of_titles: dict[str, Slots] = {}
         self._is_listening = threading.Event()
         self._port = listening.port
         self.secure_port: int | None = None
@@ -172,14 +172,18 @@ class Receiver:
 
     @contextmanager
     def _shared_slots(self) -> Iterator[None]:
-        """Share the limit of associations with the other processes on our port."""
+        """Share the limits of associations with the other processes on our port."""
+        data_dir, port = self._store.data_dir, self._listening.port
         if self._listening.processes > 1:
-            self._slots = Slots(self._store.data_dir, self._listening.port, self._limits.max_associations)
+            self._slots = Slots(data_dir, port, self._limits.max_associations)
+        for title, count in self._admission.max_associations.items():
+            self._slots_of_titles[title] = Slots(data_dir, port, count, title)
         try:
             yield
         finally:
-            if self._slots is not None:
-                self._slots.close()
+            for slots in (self._slots, *self._slots_of_titles.values()):
+                if slots is not None:
+                    slots.close()
 
     def _serve(self, stop: threading.Event, intake: Intake) -> None:
         servers = self._open_all(intake)
@@ -323,20 +327,26 @@ class Receiver:
         requestor.ae_title = requestor.primitive.calling_ae_title
         calling_ae, address = _calling_ae(association), requestor.address or ""
         channel = getattr(association.dul.socket, "socket", None)
-        others = [one for one in list(self._services) if one.is_established and _calling_ae(one) == calling_ae]
-        refusal = self._admission.refusal(calling_ae, address, certificate_names(channel), len(others))
-        if refusal is not None:
-            self._reject(association, refusal.reason, (refusal.result, refusal.source, refusal.diagnostic))
-            return True
-        if self._slots is not None and not self._slots.take(association):
-            self._reject(association, "too many associations", _LOCAL_LIMIT)
-            return True
-        return False
+        refusal = self._admission.refusal(calling_ae, address, certificate_names(channel))
+        refusal = refusal or self._no_place(association, calling_ae)
+        if refusal is None:
+            return False
+        self._reject(association, refusal)
+        return True
 
-    def _reject(self, association: Association, reason: str, answer: tuple[int, int, int]) -> None:
+    def _no_place(self, association: Association, calling_ae: str) -> Refusal | None:
+        """Take the places that an association needs; say what stands against it where there is none."""
+        of_title = self._slots_of_titles.get(calling_ae)
+        if of_title is not None and not of_title.take(association):
+            return TOO_MANY_OF_TITLE
+        if self._slots is not None and not self._slots.take(association):
+            return TOO_MANY
+        return None
+
+    def _reject(self, association: Association, refusal: Refusal) -> None:
         """Answer with result, source and diagnostic (PS3.8 table 9-21)."""
-        self._note_rejection(association, reason)
-        association.acse.send_reject(*answer)
+        self._note_rejection(association, refusal.reason)
+        association.acse.send_reject(refusal.result, refusal.source, refusal.diagnostic)
         association.kill()
         self._forget(association)
 
@@ -370,8 +380,9 @@ class Receiver:
         self._give_slot_back(association)
 
     def _give_slot_back(self, association: Association) -> None:
-        if self._slots is not None:
-            self._slots.give_back(association)
+        for slots in (self._slots, *self._slots_of_titles.values()):
+            if slots is not None:
+                slots.give_back(association)
 
 
 def _calling_ae(association: Association) -> str:

@@ -20,6 +20,7 @@ import warnings
 import weakref
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -28,17 +29,19 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
 from gateway.elements import DEFLATED
 from gateway.errors import CannotUnderstandError
 from gateway.header import read_part10
+from gateway.quiet import quietly
 
 MALFORMED = (
     ArithmeticError,
     AttributeError,
+    BytesLengthException,
     EOFError,
     InvalidDicomError,
     LookupError,
@@ -171,6 +174,23 @@ def _end_all(idle: queue.LifoQueue[subprocess.Popen[bytes]]) -> None:
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.communicate()
+
+
+def is_of_disk(error: OSError) -> bool:
+    """Say whether an OSError tells of the disk: pydicom raises one without a number where a sequence is broken."""
+    return error.errno is not None
+
+
+@contextmanager
+def parsing() -> Iterator[None]:
+    """Silence pydicom, and let all that it raises on broken data be one of `MALFORMED`: an OSError is the disk's."""
+    with quietly():
+        try:
+            yield
+        except OSError as error:
+            if is_of_disk(error):
+                raise
+            raise InvalidDicomError("a sequence is broken") from error
 
 
 def read_file(source: Path | BinaryIO, *, most_inflated: int = _INFLATED_LIMIT, **options: Any) -> Dataset:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pydicom
 import structlog
-from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 from sqlalchemy.engine import Connection
 
 from gateway import tracing
 from gateway.broker import Broker
 from gateway.config import Rule
+from gateway.decoding import MALFORMED
 from gateway.errors import ConfigurationError, DatabaseAwayError, FilesAwayError, GatewayError, ServiceAwayError
 from gateway.job import retry_delay
 from gateway.relay import Relay
@@ -36,6 +36,7 @@ from gateway.store.studies import (
     list_series,
     lock_study,
     mark_dispatched,
+    next_to_be_quiet,
 )
 from gateway.study import Complete, completeness
 from gateway.sweeper import Sweeper
@@ -134,6 +135,8 @@ class Dispatcher:
         self._router = router
         self._heartbeat = heartbeat
         self._times = times or DispatchTimes()
+        self._next_last: datetime | None = None
+        """When the study that is quiet next received its last instance."""
         self._relay = Relay(store, broker, heartbeat.counters)
         stale_after = timedelta(seconds=self._times.stale_s)
         self._sweeper = Sweeper(store, broker, heartbeat.counters, max_attempts, stale_after)
@@ -141,15 +144,15 @@ class Dispatcher:
     def run(self, stop: threading.Event) -> None:
         """Serve until `stop` is set; the database or the broker being away is waited out, each by itself."""
         ending = threading.Event()
-        loops: tuple[tuple[Callable[[datetime], object], float], ...] = (
-            (self.dispatch_complete, self._times.poll_s),
-            (self._relay.publish_due, self._times.poll_s),
-            (self._sweeper.sweep, _SWEEP_S),
+        loops: tuple[tuple[Callable[[datetime], object], Callable[[], float]], ...] = (
+            (self.dispatch_complete, self._until_quiet_s),
+            (self._relay.publish_due, lambda: self._times.poll_s),
+            (self._sweeper.sweep, lambda: _SWEEP_S),
         )
         with ThreadPoolExecutor(len(loops)) as pool:
             running = [
-                pool.submit(_repeat, step, pause_s, Commits(self._store), self._heartbeat, ending)
-                for step, pause_s in loops
+                pool.submit(_repeat, step, pause, Commits(self._store), self._heartbeat, ending)
+                for step, pause in loops
             ]
             try:
                 # A loop that ends by itself met an error that nobody foresaw: we end too, and are started anew.
@@ -162,8 +165,10 @@ class Dispatcher:
 
     def dispatch_complete(self, now: datetime) -> int:
         """Make the jobs of all studies that are complete; return how many studies were dispatched."""
+        quiet = timedelta(seconds=self._times.quiet_s)
         with self._store.read() as connection:
-            arriving = list_arriving(connection, now - timedelta(seconds=self._times.quiet_s))
+            arriving = list_arriving(connection, now - quiet)
+            self._next_last = next_to_be_quiet(connection, now - quiet)
         dispatched = 0
         for one in arriving:
             answer = completeness(
@@ -178,6 +183,13 @@ class Dispatcher:
             if isinstance(answer, Complete):
                 dispatched += self._dispatch(one.study, now)
         return dispatched
+
+    def _until_quiet_s(self) -> float:
+        """Return how long nothing can become due but by a commit, within the pause between looks."""
+        if self._next_last is None:
+            return self._times.poll_s
+        quiet_at = self._next_last + timedelta(seconds=self._times.quiet_s)
+        return min(self._times.poll_s, max(0.0, (quiet_at - datetime.now(UTC)).total_seconds()))
 
     def _dispatch(self, study: StudyRow, now: datetime) -> bool:
         with self._store.read() as connection:
@@ -241,7 +253,7 @@ def read_tag(path: Path, tag: str) -> str:
         value = dataset[parse_tag(tag)].value
     except KeyError:
         return ""
-    except (OSError, InvalidDicomError, ValueError, NotImplementedError) as error:
+    except (OSError, *MALFORMED) as error:
         log.warning("dispatch.tag_unreadable", tag=tag, reason=type(error).__name__)
         return ""
     if value is None:
@@ -250,7 +262,11 @@ def read_tag(path: Path, tag: str) -> str:
 
 
 def _repeat(
-    step: Callable[[datetime], object], pause_s: float, commits: Commits, heartbeat: Heartbeat, ending: threading.Event
+    step: Callable[[datetime], object],
+    pause: Callable[[], float],
+    commits: Commits,
+    heartbeat: Heartbeat,
+    ending: threading.Event,
 ) -> None:
     """Do something again and again, at once after a commit; while a part is away, say so and wait longer each time."""
     failures: list[str] = []
@@ -266,6 +282,7 @@ def _repeat(
         for part in set(failures):
             heartbeat.recovered(part)
         failures.clear()
+        pause_s = pause()
         if pause_s < _SWEEP_S:
             commits.wait(ending, pause_s)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined] # ma
 
 from gateway.access_state import look_at_access
 from gateway.config import Destination, DicomAddress, Settings
+from gateway.disk import free_mib, read_only_folders
 from gateway.errors import GatewayError, SchemaError
 from gateway.secure_channel import ClientChannel, tls_args
 from gateway.services import gone_before
@@ -33,7 +33,6 @@ from gateway.supervisor import ROLES
 
 Verdict = Literal["ok", "warning", "failed"]
 _TIMEOUT_S = 5
-_MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +78,20 @@ def examine(examination: Examination) -> Iterable[Check]:
 
 def _check_folder(data_dir: Path, reserve_mib: int) -> Check:
     part = "data folder"
-    free_mib = shutil.disk_usage(data_dir).free // _MIB
+    free, closed = free_mib(data_dir), read_only_folders(data_dir)
     probe = data_dir / ".doctor"
     try:
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
         return Check(part, "failed", f"{data_dir}: {error.strerror}", "make the folder writable for this user")
-    if free_mib < reserve_mib:
+    if closed:
+        advice = "see the kernel's log for an error of the disk, then mount it for writing again"
+        return Check(part, "failed", f"{data_dir}: read-only: {', '.join(closed)}", advice)
+    if free < reserve_mib:
         advice = "free space, or lower HYBRIDMED_RESERVE_MIB: instances are refused (A700) until then"
-        return Check(part, "failed", f"{data_dir}: {free_mib} MiB free, under the reserve of {reserve_mib} MiB", advice)
-    return Check(part, "ok", f"{data_dir}: writable, {free_mib} MiB free")
+        return Check(part, "failed", f"{data_dir}: {free} MiB free, under the reserve of {reserve_mib} MiB", advice)
+    return Check(part, "ok", f"{data_dir}: writable, {free} MiB free")
 
 
 def _check_database(store: Store) -> Check:
@@ -229,7 +231,9 @@ def _check_lists(store: Store) -> Iterable[Check]:
         yield Check("dead list", "warning", f"{dead} jobs", "hybridmed dead list; hybridmed dead retry")
     if quarantined:
         found = f"{quarantined} files answered with success and not indexed"
-        yield Check("quarantine", "warning", found, "hybridmed dead list; hybridmed dead retry FILE")
+        yield Check(
+            "quarantine", "warning", found, "hybridmed dead list; hybridmed dead retry FILE, or dead discard FILE"
+        )
     if failed:
         yield Check("deliveries", "warning", f"{failed} failed", "hybridmed deliveries list --state failed")
 

@@ -19,6 +19,7 @@ GatewayError
 │   └── CannotUnderstandError    0xC000
 ├── WorkitemError                a request about a workitem; see gateway/workitem/refusal.py
 ├── DeliveryError                a destination refused an object for good; goes to the failed list
+├── JobHungError                 a job took longer than its limit; may pass
 └── LeaseLostError               another worker holds the job now; drop what was made
 """
 
@@ -142,6 +143,12 @@ class CannotUnderstandError(RefusedError):
 
 class DeliveryError(GatewayError):
     """A destination refused an object for good."""
+
+
+class JobHungError(GatewayError):
+    """A job took longer than its limit: the device, a driver or the file system does not answer."""
+
+    may_pass = True
 
 
 class LeaseLostError(GatewayError):

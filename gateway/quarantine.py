@@ -1,13 +1,17 @@
-"""A quarantined file goes back to `incoming/`, where a receiver finds it as it finds what a dead process left."""
+"""What becomes of a quarantined file: back to `incoming/`, where a receiver finds it, or away for good."""
 
 from __future__ import annotations
 
 from uuid import uuid4
 
+import structlog
+
 from gateway.errors import GatewayError, NotFoundError
 from gateway.spool import DiskLimits, Spool, sync_folder
 from gateway.store import Store
 from gateway.store.quarantine import is_quarantined, remove_quarantined
+
+log = structlog.get_logger()
 
 
 def put_back(store: Store, path: str) -> None:
@@ -44,3 +48,32 @@ def put_back(store: Store, path: str) -> None:
             sync_folder(source.parent)
         with store.write() as connection:
             remove_quarantined(connection, path)
+
+
+def discard(store: Store, path: str) -> None:
+    """Remove a file and take it from the list; a repeated call after a kill is harmless.
+
+    Parameters
+    ----------
+    path
+        As listed: relative to the data folder.
+
+    Raises
+    ------
+    NotFoundError
+        No such file is listed.
+    GatewayError
+        The file could not be removed; it is listed as before.
+    """
+    with store.read() as connection:
+        if not is_quarantined(connection, path):
+            raise NotFoundError(f"no quarantined file {path}")
+    source = store.data_dir / path
+    try:
+        source.unlink(missing_ok=True)  # before the row: what is listed may be gone, what lies there is always listed
+        sync_folder(source.parent)
+    except OSError as error:
+        raise GatewayError(f"it cannot be removed: {error.strerror}") from error
+    with store.write() as connection:
+        remove_quarantined(connection, path)
+    log.warning("quarantine.discarded", path=path)

@@ -8,10 +8,9 @@ from pathlib import Path
 import structlog
 from pydicom.dataset import Dataset
 
-from gateway.decoding import MALFORMED, read_file
+from gateway.decoding import MALFORMED, parsing, read_file
 from gateway.errors import CannotUnderstandError
 from gateway.header import valid_uid
-from gateway.quiet import quietly
 from gateway.store.rejections import Rejected
 
 log = structlog.get_logger()
@@ -32,7 +31,7 @@ def read_note(path: Path) -> tuple[str, Sequence[Rejected]] | None:
     try:
         if path.stat().st_size > _NOTE_LIMIT:
             return None
-        with quietly():
+        with parsing():
             dataset = read_file(path, most_inflated=_NOTE_LIMIT, stop_before_pixels=True)
             code = _code(dataset)
             return None if code is None else (code, list(_rejected(dataset)))

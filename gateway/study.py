@@ -32,8 +32,9 @@ def completeness(  # noqa: PLR0913, PLR0917 # the facts that decide, and nothing
 ) -> Complete | Waiting:
     """Say whether a study is complete.
 
-    It is at once when the announced count is reached, whatever is still open; otherwise when no association that
-    carries it is open and nothing came for `quiet_s`.
+    It is at once when as many instances are there as were announced, whatever is still open; otherwise when no
+    association that carries it is open and nothing came for `quiet_s`. Where more came than were announced, the
+    announcement was wrong and says nothing about what else comes.
 
     Parameters
     ----------
@@ -48,7 +49,7 @@ def completeness(  # noqa: PLR0913, PLR0917 # the facts that decide, and nothing
     """
     if study_state != "receiving":
         return Waiting(f"it is {study_state} already", None)
-    if announced_count and instance_count is not None and instance_count >= announced_count:
+    if announced_count and instance_count == announced_count:
         return Complete()
     if open_associations:
         return Waiting(f"{open_associations} open association(s) carry it", None)

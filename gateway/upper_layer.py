@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import structlog
 from pynetdicom import fsm
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
@@ -27,6 +28,8 @@ from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAsso
 
 from gateway.secure_channel import SecureChannel
 from gateway.services import Counters
+
+log = structlog.get_logger()
 
 _LARGEST_NEGOTIATION = 1 << 20
 """Bytes of an A-ASSOCIATE-RQ: 128 presentation contexts with every transfer syntax take a third of it."""
@@ -49,6 +52,23 @@ def _leave_unsent(dul: DULServiceProvider) -> str:
 # socket open: we answer in one thread while another finds that the peer breaks the protocol.
 fsm.ACTIONS["unsent"] = ("Leave data of an ended association unsent", _leave_unsent, "Sta13")
 fsm.TRANSITION_TABLE["Evt9", "Sta13"] = "unsent"
+
+
+def _indicate_association(dul: DULServiceProvider) -> str:
+    """Tell of a request for an association (PS3.8 AE-6), or abort where it holds what no request may.
+
+    pynetdicom decodes a request and looks at its values afterwards, such as at presentation context ids, which are odd.
+    Its thread would end on one of those, and the association hold its place until it is given up.
+    """
+    try:
+        return str(fsm.AE_6(dul))
+    except Exception as error:  # whatever a stranger sends must end in an A-ABORT, not in a dead thread
+        log.warning("association.broken", error=type(error).__name__)
+        return str(fsm.AA_1(dul))
+
+
+_description, _, _next_states = fsm.ACTIONS["AE-6"]
+fsm.ACTIONS["AE-6"] = (_description, _indicate_association, _next_states)
 
 
 class PeerSocket(AssociationSocket):

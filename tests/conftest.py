@@ -14,6 +14,11 @@ from tests.stores import migrated_sqlite, postgres_store, sqlite_store, store
 __all__ = ["migrated_sqlite", "postgres_store", "sqlite_store", "store"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take how long the property tests of FHIR searches go on."""
+    parser.addoption("--fhir-searches", type=int, default=150, help="searches drawn for each property of FHIR search")
+
+
 def pytest_report_header() -> str:
     """Say in the head of the run which data it uses."""
     return "data: " + studies.find(Path()).describe()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -49,8 +50,8 @@ class Listener:
 
 
 @contextmanager
-def mllp_listener() -> Iterator[Listener]:
-    """Run python-hl7's MLLP server on a free port of the loopback."""
+def mllp_listener(tls: ssl.SSLContext | None = None) -> Iterator[Listener]:
+    """Run python-hl7's MLLP server on a free port of the loopback, over TLS where a context is given."""
     listener = Listener()
     started, ended = threading.Event(), threading.Event()
 
@@ -68,7 +69,7 @@ def mllp_listener() -> Iterator[Listener]:
         writer.close()
 
     async def serve() -> None:
-        async with await start_hl7_server(take, port=0, host="127.0.0.1", encoding="utf-8") as server:
+        async with await start_hl7_server(take, port=0, host="127.0.0.1", encoding="utf-8", ssl=tls) as server:
             listener.port = server.sockets[0].getsockname()[1]
             started.set()
             while not ended.is_set():

@@ -13,8 +13,9 @@ import sqlalchemy as sa
 
 from gateway.person_name import folded
 from gateway.store import Store, open_store
+from gateway.store.engine import upsert_sum
 from gateway.store.schema import upgrade
-from gateway.store.tables import association, instance, series, service, study
+from gateway.store.tables import association, association_content, instance, series, service, study
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
@@ -88,7 +89,10 @@ def add_instance(connection: sa.Connection, study_uid: str, series_uid: str, uid
         "calling_ae": "CT1",
         "received_at": NOON,
     }
-    connection.execute(sa.insert(instance).values(**row | values))
+    row |= values
+    connection.execute(sa.insert(instance).values(**row))
+    carried = {name: row[name] for name in ("association_id", "study_instance_uid", "sop_class_uid")}
+    upsert_sum(connection, association_content, carried | {"instances": 1}, keys=list(carried), add="instances")
 
 
 def add_association(connection: sa.Connection, uid: str, **values: Any) -> None:

@@ -1,6 +1,6 @@
-"""A worker as a process of its own, which a test may kill: `python -m tests.worker_process URL FOLDER [POINT FILE]`.
+"""A worker as a process, which a test may kill: `python -m tests.worker_process URL FOLDER [POINT FILE [LIMIT]]`.
 
-At POINT ('device' or 'commit') it makes FILE and goes on no further.
+At POINT ('device' or 'commit') it makes FILE and goes on no further. A job that takes longer than LIMIT seconds hangs.
 """
 
 import signal
@@ -20,7 +20,7 @@ from tests.thresholding import Thresholding
 from tests.working import LIMITS, RENDERERS, make_worker, render_report
 
 
-def main(url: str, folder: str, point: str = "", marker: str = "") -> None:
+def main(url: str, folder: str, point: str = "", marker: str = "", limit_s: str = "3600") -> None:
     """Work until SIGTERM."""
 
     def hold() -> None:
@@ -33,7 +33,7 @@ def main(url: str, folder: str, point: str = "", marker: str = "") -> None:
         return render_report(connection, finished)
 
     model = Thresholding(hold if point == "device" else lambda: None)
-    limits = replace(LIMITS, lease_s=2.0)
+    limits = replace(LIMITS, lease_s=2.0, job_limit_s=float(limit_s))
     store = open_store(url, Path(folder))
     worker, heartbeat = make_worker(
         store, lambda _name: model, limits=limits, renderers=replace(RENDERERS, fhir=render)

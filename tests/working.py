@@ -23,7 +23,7 @@ from gateway.services import Counters, Heartbeat, Role
 from gateway.store import Store, jobs
 from gateway.store.jobs import JobRow
 from gateway.store.results import FhirVersion, IndexEntry
-from gateway.worker import FindModel, Limits, Renderers, Worker
+from gateway.worker import Ahead, FindModel, Limits, Renderers, Worker
 from tests.stores import add_instance, add_series, add_study
 
 LIMITS = Limits(
@@ -31,27 +31,33 @@ LIMITS = Limits(
 )
 
 
-def take_in(store: Store, file: Path) -> str:
-    """Put a real file into the data folder with its rows, as the indexer does; return its Study Instance UID."""
+def take_in(store: Store, file: Path, *further: Path) -> str:
+    """Put files of one series into the data folder with their rows, as the indexer does; return the study's UID."""
+    dataset = pydicom.dcmread(file, stop_before_pixels=True)
+    uid = str(dataset.StudyInstanceUID)
+    with store.write() as connection:
+        add_study(connection, uid, patient_id=dataset.PatientID, study_date=dataset.get("StudyDate", ""))
+        add_series(connection, uid, dataset.SeriesInstanceUID, modality=dataset.Modality)
+        for each in (file, *further):
+            _take_in_instance(store, connection, each)
+    return uid
+
+
+def _take_in_instance(store: Store, connection: Connection, file: Path) -> None:
     dataset = pydicom.dcmread(file, stop_before_pixels=True)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     path = Path("instances") / digest[:2] / f"{digest}.dcm"
     (store.data_dir / path).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(file, store.data_dir / path)
-    uid = str(dataset.StudyInstanceUID)
-    with store.write() as connection:
-        add_study(connection, uid, patient_id=dataset.PatientID, study_date=dataset.get("StudyDate", ""))
-        add_series(connection, uid, dataset.SeriesInstanceUID, modality=dataset.Modality)
-        add_instance(
-            connection,
-            uid,
-            dataset.SeriesInstanceUID,
-            dataset.SOPInstanceUID,
-            path=path.as_posix(),
-            sop_class_uid=dataset.SOPClassUID,
-            transfer_syntax_uid=dataset.file_meta.TransferSyntaxUID,
-        )
-    return uid
+    add_instance(
+        connection,
+        str(dataset.StudyInstanceUID),
+        dataset.SeriesInstanceUID,
+        dataset.SOPInstanceUID,
+        path=path.as_posix(),
+        sop_class_uid=dataset.SOPClassUID,
+        transfer_syntax_uid=dataset.file_meta.TransferSyntaxUID,
+    )
 
 
 def add_job(store: Store, study_uid: str, *, bundle: str = "thresholding", to: Sequence[str] = ()) -> str:
@@ -92,6 +98,7 @@ def make_worker(  # noqa: PLR0913 # the parts that a test may choose, by name
     destinations: Sequence[Destination] = (),
     limits: Limits = LIMITS,
     renderers: Renderers = RENDERERS,
+    ahead: Ahead | None = None,
 ) -> tuple[Worker, Heartbeat]:
     """Build a worker on the embedded queue; its counters and state of health are on the heartbeat."""
     heartbeat = Heartbeat(store, "work", Counters())
@@ -103,6 +110,7 @@ def make_worker(  # noqa: PLR0913 # the parts that a test may choose, by name
         renderers=renderers,
         destinations=destinations,
         limits=limits,
+        ahead=ahead,
     )
     return worker, heartbeat
 

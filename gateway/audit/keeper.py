@@ -24,7 +24,7 @@ from gateway.errors import DatabaseAwayError, DestinationAwayError
 from gateway.services import Heartbeat
 from gateway.store import Store
 from gateway.store.results import FhirVersion, write_resources
-from gateway.store.tables import association, audit_event, instance, study
+from gateway.store.tables import association, association_content, audit_event, study
 
 log = structlog.get_logger()
 
@@ -192,10 +192,11 @@ def has_more(connection: Connection, name: str) -> bool:
 
 def _brought(connection: Connection, row: sa.Row[tuple[object, ...]]) -> list[AuditEvent]:
     """Return what an association that ended has brought, an event for each study."""
+    content = association_content.c
     query = (
-        sa.select(instance.c.study_instance_uid, instance.c.sop_class_uid, sa.func.count())
-        .where(instance.c.association_id == row.id)
-        .group_by(instance.c.study_instance_uid, instance.c.sop_class_uid)
+        sa.select(content.study_instance_uid, content.sop_class_uid, content.instances)
+        .where(content.association_id == row.id)
+        .order_by(content.sop_class_uid)
     )
     counts: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
     for uid, sop_class_uid, count in connection.execute(query):

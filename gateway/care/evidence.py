@@ -17,7 +17,7 @@ import gateway
 from gateway.care.dump import dumped_tables, encoded
 from gateway.errors import NotFoundError
 from gateway.store import Store, schema
-from gateway.store.tables import artefact, association, instance, job, study
+from gateway.store.tables import artefact, association, association_content, instance, job, study
 
 _LARGEST_PIECE = 1 << 20
 
@@ -68,7 +68,9 @@ def _rows(connection: Connection, table: sa.Table, uid: str) -> Iterator[bytes]:
 def _belongs(table: sa.Table, uid: str) -> sa.ColumnElement[bool] | None:
     """Return what makes a row of this study; None where no row of the table is of any study."""
     if table is association:
-        return association.c.id.in_(sa.select(instance.c.association_id).where(_is(instance, uid)))
+        return association.c.id.in_(
+            sa.select(association_content.c.association_id).where(_is(association_content, uid))
+        )
     if "study_instance_uid" in table.c:
         return _is(table, uid)
     if "job_id" in table.c:

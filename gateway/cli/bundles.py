@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,7 +15,7 @@ from rich.text import Text
 from gateway.cli.output import err, out, print_error, print_record, print_rows, working
 from gateway.config import load_settings
 from gateway.errors import ConfigurationError, GatewayError, NotFoundError
-from gateway.wiring import bundle_dirs, find_bundles
+from gateway.wiring import allowance, bundle_dirs, find_bundles
 from inference.bundle import Bundle, load_bundle
 from inference.errors import InferenceError
 
@@ -59,6 +59,7 @@ def show_bundle(name: str, as_json: AsJson = False) -> None:
     bundle = _named(name)
     record = {
         **_outline(bundle),
+        "network": bundle.network["kind"],
         "weights_digest": bundle.algorithm.weights_digest,
         "intended_use": bundle.intended_use,
         "evaluation": bundle.evaluation,
@@ -85,6 +86,20 @@ def verify_bundles(
         raise NotFoundError(f"no bundle {', '.join(missing)}")
     if problems:
         raise typer.Exit(1)
+
+
+@bundles_app.command("pin")
+def pin_bundle(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder with bundle.toml.")],
+) -> None:
+    """Write the digests of a bundle's files and its self-test into its bundle.toml; this runs its network."""
+    pin = _training("pin", package="inference.foreign")
+    with working("running the network"), _refusals():
+        pinned = pin.pin(folder)
+    out.print(f"Pinned {pinned.name} {pinned.version}.")
+    if pinned.foreign is not None:
+        entry = f"{pinned.name}={pinned.algorithm.weights_digest}"
+        out.print(f'Allow it: foreign_bundles = ["{entry}"]', markup=False, soft_wrap=True)
 
 
 def train(
@@ -115,13 +130,17 @@ def evaluate(
     bundle: Annotated[str, typer.Argument(help="Name of a bundle, or its folder.")],
     data: Data,
     device: Device = None,
+    explain: Annotated[int, typer.Option(min=0, help="Images whose explanations are judged, too.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Measure a bundle on the validation groups, beside the aspect-only baseline."""
-    run = _training()
+    run, folder = _training(), _folder(bundle)
+    explanations = _training("explanations") if explain else None
     with _progress() as report, _refusals():
-        figures = run.evaluate(_folder(bundle), data, device=_device(device), report=report)
-    print_record(figures.to_dict(), as_json=as_json)
+        figures = run.evaluate(folder, data, device=_device(device), report=report).to_dict()
+        if explanations is not None:
+            figures["explanations"] = explanations.explain(folder, data, explain, device=_device(device), report=report)
+    print_record(figures, as_json=as_json)
 
 
 def calibrate(
@@ -140,21 +159,27 @@ def compress(
     bundle: Annotated[str, typer.Argument(help="Name of a bundle, or its folder.")],
     data: Data,
     output: Annotated[Path, typer.Option("--out", file_okay=False, help="Folder that gets the new bundle's folder.")],
+    method: Annotated[Literal["int8", "pruned"], typer.Option(help="Smaller numbers, or fewer channels.")] = "int8",
+    share: Annotated[float, typer.Option(help="Of the channels inside blocks, for pruned.")] = 0.3,
+    epochs: Annotated[int, typer.Option(min=1, help="Of learning from the original, for pruned.")] = 3,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a bundle with int8 weights; refused where it answers worse on the validation groups."""
+    """Make a bundle that is smaller; refused where it answers worse on the validation groups."""
     compression = _training("compression")
+    pruning = compression.Pruning(share, epochs) if method == "pruned" else None
     with _progress() as report, _refusals():
-        made = compression.compress(_folder(bundle), data, output, device=_device(device), report=report)
+        made = compression.compress(
+            _folder(bundle), data, output, device=_device(device), report=report, pruning=pruning
+        )
     print_record(made.to_dict(), as_json=as_json)
 
 
-def _training(module: str = "run") -> ModuleType:
+def _training(module: str = "run", package: str = "inference.training") -> ModuleType:
     try:
-        return import_module(f"inference.training.{module}")
+        return import_module(f"{package}.{module}")
     except ModuleNotFoundError as error:
-        advice = "pip install -c constraints.txt 'hybridmed-gateway[inference]'"
+        advice = "pip install -c constraints.txt 'hybridmed-gateway[inference,training]'"
         raise ConfigurationError(f"{error.name} is not installed: {advice}") from error
 
 
@@ -170,7 +195,7 @@ def _folder(bundle: str) -> Path:
 
 def _named(name: str) -> Bundle:
     with _refusals():
-        return load_bundle(_folder(name))
+        return load_bundle(_folder(name), allowance=allowance(load_settings()))
 
 
 def _device(device: str | None) -> str:

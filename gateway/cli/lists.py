@@ -172,6 +172,19 @@ def _retry_one(store: Store, name: str, now: datetime) -> str:
     return f"Put {name} back: a receiver indexes it within a minute, or at its next start."
 
 
+@dead_app.command("discard")
+def discard_dead(
+    names: Annotated[list[str], typer.Argument(help="Files, as `dead list` names them.")],
+) -> None:
+    """Remove quarantined files for good, such as what a power cut left of instances never answered with success."""
+    from gateway.quarantine import discard
+
+    with operator_store() as store:
+        for name in names:
+            discard(store, name)
+            out.print(f"Removed {name}.", highlight=False)
+
+
 @deliveries_app.command("list")
 def list_deliveries(
     state: Annotated[deliveries.DeliveryState | None, typer.Option(help="Only this state.")] = None,

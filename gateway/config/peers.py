@@ -25,10 +25,10 @@ class Peer(BaseModel):
     may: tuple[Right, ...] = _ALL
     """What it may ask for; everybody may verify (C-ECHO)."""
     max_associations: Annotated[int, Field(ge=1)] | None = None
-    """At once, in each receiving process; further ones are rejected as 'local limit exceeded'. Unset: only the limit
+    """At once, on this host; further ones are rejected as 'local limit exceeded'. Unset: only the limit
     that holds for all."""
     max_instances_per_s: Annotated[float, Field(gt=0)] | None = None
-    """Instances per second, in each receiving process; a faster sender waits for its answers. Unset: no limit."""
+    """Instances per second, on this host; a faster sender waits for its answers. Unset: no limit."""
 
     @field_validator("addresses")
     @classmethod

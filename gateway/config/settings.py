@@ -32,6 +32,7 @@ from gateway.config.tracing import Tracing
 from gateway.errors import ConfigurationError
 
 CONFIG_FILE = Path("hybridmed.toml")
+_FOREIGN_BUNDLE = r"^[^=\s,]+(=[0-9a-f]{64})?$"
 
 
 class Settings(BaseSettings):
@@ -80,8 +81,12 @@ class Settings(BaseSettings):
     """Calling AE titles that may send; empty: all (loopback only)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run."""
+    ahead_mib: Annotated[int, Field(ge=0)] = 1024
+    """Memory in which an idle worker keeps studies that still arrive, read and prepared for their job; 0: none is."""
     bundle_dir: Path | None = None
     """Folder of further bundles, besides the shipped ones; a bundle of the same name replaces the shipped one."""
+    foreign_bundles: Annotated[tuple[Annotated[str, Field(pattern=_FOREIGN_BUNDLE)], ...], NoDecode] = ()
+    """Bundles that may bring a TorchScript, ONNX or MONAI network: `NAME`, or `NAME=DIGEST` for these very weights."""
     viewer_dir: Path | None = None
     """Folder of the viewer (OHIF), for a place of its own, such as one made at image build; unset: `viewer` in the
     data folder."""
@@ -118,6 +123,8 @@ class Settings(BaseSettings):
     """How long a worker holds a job before it must renew; renewed at a third of it."""
     workitem_lease_s: Annotated[float, Field(ge=60, le=7 * 86400)] = 3600.0
     """How long an external performer (UPS) may be silent before its workitem is offered again."""
+    job_limit_s: Annotated[float, Field(gt=0)] = 3600.0
+    """Longest time for one job; a worker that takes longer hangs: it is ended, and the job tried again."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
     """Tries of a job before it goes to the dead list."""
     retry_s: Annotated[float, Field(gt=0)] = 5.0
@@ -171,7 +178,15 @@ class Settings(BaseSettings):
             return init_settings, env_settings, toml
         return init_settings, env_settings, SecretsSettingsSource(settings_cls, secrets_dir=folder), toml
 
-    @field_validator("allowed_aes", "auth", "private_storage_classes", "tokens", "worklist_shows", mode="before")
+    @field_validator(
+        "allowed_aes",
+        "auth",
+        "foreign_bundles",
+        "private_storage_classes",
+        "tokens",
+        "worklist_shows",
+        mode="before",
+    )
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -36,10 +36,13 @@ from gateway.variant import takes, variant_name
 
 log = structlog.get_logger()
 
-_POLL_S = 0.5
+_POLL_S = 0.1
+"""Between looks at the deliveries, where no commit of others is seen: a result waits half of it."""
 _LOOK_S = 0.2
 _AWAY_S = 1.0
 _SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+_REPORT = "sr-"
+"""How the kinds of reports begin."""
 _LOOK_EVERY_S = 30.0
 """Seconds between looks for deliveries to destinations that are not configured."""
 
@@ -229,7 +232,7 @@ class Deliverer:
         return [OutgoingReport(report)] if report.resources else []
 
     def _chosen(self, destination: Destination, artefacts: Sequence[NewArtefact]) -> list[Outgoing]:
-        """Return what a destination takes, in its own variant where there is one."""
+        """Return what a destination takes, in its own variant where there is one; reports first."""
         own = variant_name(destination)
         by_kind: dict[tuple[int, str], NewArtefact] = {}
         for artefact in artefacts:
@@ -246,7 +249,7 @@ class Deliverer:
                 sop_instance_uid=artefact.sop_instance_uid or "",
                 study_instance_uid=artefact.study_instance_uid,
             )
-            for artefact in by_kind.values()
+            for artefact in sorted(by_kind.values(), key=lambda each: not each.kind.startswith(_REPORT))
         ]
 
     def _told(

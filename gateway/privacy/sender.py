@@ -10,6 +10,7 @@ from pathlib import Path
 import pydicom
 import structlog
 
+from gateway.decoding import MALFORMED
 from gateway.delivery.sender import Outgoing, Sender
 from gateway.errors import DeliveryError
 from gateway.privacy.deidentify import BurnedInError, Deidentifier
@@ -57,7 +58,7 @@ class DeidentifyingSender:
         except BurnedInError:
             log.info("delivery.withheld", kind=each.kind, reason="text may be burned into the picture")
             return None
-        except (OSError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
+        except (OSError, *MALFORMED) as error:
             raise DeliveryError(f"{each.kind} cannot be de-identified: {type(error).__name__}") from error
         path = folder / f"{number}.dcm"
         data_set.save_as(path, enforce_file_format=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 
+from gateway.decoding import MALFORMED
 from inference.findings import Code
 
 _TAGS = [
@@ -25,8 +25,7 @@ _TAGS = [
     "RequestedProcedureDescription",
     "RequestedProcedureCodeSequence",
 ]
-_UNREADABLE = (InvalidDicomError, OSError, ValueError, AttributeError, KeyError, TypeError, NotImplementedError)
-"""What pydicom raises on broken files."""
+_UNREADABLE = (OSError, *MALFORMED)
 _LONGEST = 255
 
 

@@ -202,7 +202,7 @@ def _montage(tiles: Sequence[Rgb]) -> Rgb:
 
 def _png(rgb: Rgb) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(rgb).save(buffer, format="PNG", compress_level=3)
+    Image.fromarray(rgb).save(buffer, format="PNG", compress_level=1)  # the result waits for it
     return buffer.getvalue()
 
 

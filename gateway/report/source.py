@@ -6,9 +6,11 @@ the geometry; the source's own patient and study attributes are put on afterward
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import pydicom
 from pydicom.dataset import Dataset
@@ -57,6 +59,54 @@ class SourceSeries:
             raise NotFoundError("a source frame lies in none of the given files") from None
 
 
+class SourceFiles(Sequence[Path]):
+    """Part 10 files whose headers are read once, however many objects refer to them; safe to use from any thread.
+
+    Parameters
+    ----------
+    paths
+        As for `read_source`.
+    known
+        Gives the header of a file that somebody read before; None where nobody did.
+    """
+
+    def __init__(self, paths: Sequence[Path], known: Callable[[Path], Dataset | None] = lambda _path: None) -> None:
+        self._paths = tuple(paths)
+        self._known = known
+        self._series: dict[str, SourceSeries] = {}
+        self._lock = threading.Lock()
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Path]: ...
+
+    def __getitem__(self, index: int | slice) -> Path | Sequence[Path]:
+        return self._paths[index]
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def read(self, series_instance_uid: str) -> SourceSeries:
+        """Return the evaluated series as `read_source` does.
+
+        The header that is copied from is read anew each time: its bytes must be those of the file (`modules.py`), and
+        whoever looks at an element decodes it.
+        """
+        with self._lock:
+            kept = self._series.get(series_instance_uid)
+            if kept is None:
+                kept = self._series[series_instance_uid] = _read(self._paths, series_instance_uid, self._header)
+        first = next(iter(kept.images))
+        study = _header(kept.paths[first])
+        return kept if study is None else SourceSeries(study, kept.images, kept.paths)
+
+    def _header(self, path: Path) -> Dataset | None:
+        known = self._known(path)
+        return _header(path) if known is None else _usable(known)
+
+
 def read_source(sources: Sequence[Path], series_instance_uid: str | None) -> SourceSeries:
     """Read the headers of the evaluated series.
 
@@ -72,10 +122,18 @@ def read_source(sources: Sequence[Path], series_instance_uid: str | None) -> Sou
     NotFoundError
         No file belongs to the series, or none is DICOM.
     """
+    if isinstance(sources, SourceFiles) and series_instance_uid is not None:
+        return sources.read(series_instance_uid)
+    return _read(sources, series_instance_uid, _header)
+
+
+def _read(
+    sources: Sequence[Path], series_instance_uid: str | None, read: Callable[[Path], Dataset | None]
+) -> SourceSeries:
     images: dict[str, Dataset] = {}
     paths: dict[str, Path] = {}
     for path in sources:
-        header = _header(path)
+        header = read(path)
         if header is None:
             continue
         if series_instance_uid is None:
@@ -125,6 +183,11 @@ def _header(path: Path) -> Dataset | None:
         header = pydicom.dcmread(path, stop_before_pixels=True)
     except InvalidDicomError:
         return None
+    return _usable(header)
+
+
+def _usable(header: Dataset) -> Dataset | None:
+    """Return a header that can be referred to; None for any other."""
     return header if all(header.get(keyword) for keyword in _UIDS) else None
 
 

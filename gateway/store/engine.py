@@ -143,6 +143,15 @@ def upsert(
     )
 
 
+def upsert_sum(
+    connection: Connection, table: sa.Table, row: Mapping[str, Any], *, keys: Sequence[str], add: str
+) -> None:
+    """Insert a row, or add its number in the column `add` to that of the row whose unique key stands already."""
+    insert = _insert(connection, table).values(**row)
+    total = table.c[add] + insert.excluded[add]
+    connection.execute(insert.on_conflict_do_update(index_elements=list(keys), set_={add: total}))
+
+
 def _insert(connection: Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
 

@@ -15,6 +15,8 @@ from gateway.store.tables import fhir_export
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 _OPEN: tuple[State, ...] = ("queued", "running")
+DELETED = "deleted"
+"""Name of the file that lists what is gone, beside those that are named by types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,8 @@ class ExportRow:
     requested_at: datetime
     request: str
     """The address that was asked."""
+    owner: str | None
+    """Who asked; None: nobody had to say."""
     types: list[str]
     patients_only: bool
     since: datetime | None
@@ -33,7 +37,7 @@ class ExportRow:
     """Resources written so far."""
     seen_at: datetime
     files: list[dict[str, int | str]]
-    """Type and count of what is written; once it is done."""
+    """Type and count of what is written, once it is done; `DELETED` for the list of what is gone."""
 
 
 def add_export(  # noqa: PLR0913 # what was asked, by name
@@ -41,6 +45,7 @@ def add_export(  # noqa: PLR0913 # what was asked, by name
     now: datetime,
     *,
     request: str,
+    owner: str | None,
     types: Sequence[str],
     patients_only: bool,
     since: datetime | None,
@@ -51,7 +56,8 @@ def add_export(  # noqa: PLR0913 # what was asked, by name
     if (connection.scalar(counted) or 0) >= most_open:
         return None
     export_id = str(uuid.uuid4())
-    row = {"id": export_id, "requested_at": now, "request": request, "types": list(types), "since": since}
+    row = {"id": export_id, "requested_at": now, "request": request, "owner": owner}
+    row |= {"types": list(types), "since": since}
     row |= {"patients_only": patients_only, "state": "queued", "progress": 0, "seen_at": now, "files": []}
     connection.execute(sa.insert(fhir_export), row)
     return export_id

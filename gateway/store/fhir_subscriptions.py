@@ -1,9 +1,9 @@
 """Subscriptions to FHIR resources: what changed, who has an event of it, what was told.
 
-Each version writes a row of `fhir_change` in its own transaction (`results.py`). The matcher takes those rows, whatever
-their numbers: transactions commit out of order, and who kept a position among numbers would pass over the late ones.
-In one transaction it gives each subscriber its events, numbered without gaps under the lock of the subscriber's row,
-and deletes the rows.
+Each version, also one that says a resource is gone, writes a row of `fhir_change` in its own transaction
+(`results.py`). The matcher takes those rows, whatever their numbers: transactions commit out of order, and who kept a
+position among numbers would pass over the late ones. In one transaction it gives each subscriber its events, numbered
+without gaps under the lock of the subscriber's row, and deletes the rows.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ class Changed:
     resource_id: str
     version: int
     happened_at: datetime
+    is_deleted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ class Event:
     resource_id: str
     version: int
     happened_at: datetime
+    is_deleted: bool = False
+    """Whether the version says that the resource is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,7 @@ def take_changes(connection: Connection, limit: int) -> list[Changed] | None:
             fhir_resource.c.resource_id,
             fhir_resource.c.version,
             fhir_resource.c.last_updated.label("happened_at"),
+            fhir_resource.c.is_deleted,
         )
         .join(fhir_resource, fhir_resource.c.id == fhir_change.c.resource_pk)
         .where(fhir_change.c.id.in_(ids))
@@ -197,7 +201,14 @@ def add_events(connection: Connection, resource_id: str, changes: Sequence[Chang
 def list_events(connection: Connection, resource_id: str, first: int, last: int, limit: int) -> list[Event]:
     """Return the events with numbers from `first` to `last`, in order."""
     number = fhir_subscription_event.c.number
-    query = sa.select(*(fhir_subscription_event.c[field.name] for field in fields(Event)))
+    columns = [each for each in fhir_subscription_event.c if each.name != "subscription_id"]
+    is_deleted = sa.exists().where(
+        fhir_resource.c.type == fhir_subscription_event.c.resource_type,
+        fhir_resource.c.resource_id == fhir_subscription_event.c.resource_id,
+        fhir_resource.c.version == fhir_subscription_event.c.version,
+        fhir_resource.c.is_deleted,
+    )
+    query = sa.select(*columns, is_deleted.label("is_deleted"))
     query = query.where(fhir_subscription_event.c.subscription_id == resource_id, number >= first, number <= last)
     return [Event(**row._mapping) for row in connection.execute(query.order_by(number).limit(limit))]
 
@@ -205,7 +216,7 @@ def list_events(connection: Connection, resource_id: str, first: int, last: int,
 def event_bodies(connection: Connection, events: Sequence[Event]) -> dict[Event, bytes]:
     """Return the versions that events are about, those that are still there."""
     bodies = {}
-    for event in events:
+    for event in (each for each in events if not each.is_deleted):
         query = sa.select(fhir_resource.c.body).where(
             fhir_resource.c.type == event.resource_type,
             fhir_resource.c.resource_id == event.resource_id,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -13,8 +13,8 @@ from sqlalchemy.engine import Connection
 
 from gateway.header import InstanceHeader
 from gateway.person_name import folded
-from gateway.store.engine import insert_ignore
-from gateway.store.tables import artefact, association, instance, series, study
+from gateway.store.engine import insert_ignore, upsert_sum
+from gateway.store.tables import artefact, association, association_content, instance, series, study
 
 Outcome = Literal["released", "aborted", "lost"]
 _RECEIVING = "receiving"
@@ -129,11 +129,12 @@ class _Batch:
         self._connection = connection
         self._states = states
         self._ours = _own_results(connection, uids)
+        self._carried: Counter[tuple[str, str, str]] = Counter()
         self._known: defaultdict[str, dict[str, _Known]] = defaultdict(dict)
         columns = (instance.c.id, instance.c.sop_instance_uid, instance.c.digest, instance.c.study_instance_uid)
-        query = sa.select(*columns, instance.c.is_current).where(instance.c.sop_instance_uid.in_(uids))
-        for row_id, uid, digest, study_uid, is_current in connection.execute(query):
-            self._known[uid][digest] = _Known(row_id, study_uid, is_current)
+        query = sa.select(*columns, instance.c.association_id, instance.c.is_current)
+        for row_id, uid, digest, *rest in connection.execute(query.where(instance.c.sop_instance_uid.in_(uids))):
+            self._known[uid][digest] = _Known(row_id, *rest)
 
     def index(self, received: Sequence[ReceivedInstance], now: datetime) -> BatchOutcome:
         counts = {"added": 0, "changed": 0, "repeated": 0}
@@ -142,6 +143,7 @@ class _Batch:
         for uid, state in sorted(self._states.items()):
             if state.is_touched:
                 self._write_study(uid, state, now)
+        self._write_carried()
         return BatchOutcome(**counts, reopened=sum(state.is_reopened for state in self._states.values()))
 
     def _index_one(self, one: ReceivedInstance) -> Literal["added", "changed", "repeated"]:
@@ -150,10 +152,11 @@ class _Batch:
         state = self._states[header.study_instance_uid]
         known = versions.get(one.digest)
         if known is not None and known.is_current:
-            # The association that brought it again carries the study too: it is not complete before that has ended.
-            self._update(known, association_id=one.association_id)
+            if known.association_id != one.association_id:  # else a step that is repeated after a fault
+                self._carry(one)
             state.is_touched |= state.is_receiving
             return "repeated"
+        self._carry(one)
         if header.sop_instance_uid not in self._ours:
             state.take_new(one)
         for version in versions.values():
@@ -166,8 +169,19 @@ class _Batch:
             versions[one.digest] = self._insert(one, state.revision)
         else:
             known.is_current = True
+            known.association_id = one.association_id
             self._update(known, is_current=True, association_id=one.association_id, study_revision=state.revision)
         return "changed" if len(versions) > 1 else "added"
+
+    def _carry(self, one: ReceivedInstance) -> None:
+        """Note that an association carries a study, which is not complete before that has ended."""
+        self._carried[one.association_id, one.header.study_instance_uid, one.header.sop_class_uid] += 1
+
+    def _write_carried(self) -> None:
+        keys = ("association_id", "study_instance_uid", "sop_class_uid")
+        for key, count in sorted(self._carried.items()):
+            row = dict(zip(keys, key, strict=True)) | {"instances": count}
+            upsert_sum(self._connection, association_content, row, keys=keys, add="instances")
 
     def _insert(self, one: ReceivedInstance, revision: int) -> _Known:
         header = one.header
@@ -191,7 +205,8 @@ class _Batch:
             "received_at": one.received_at,
         }
         inserted = self._connection.execute(sa.insert(instance).values(row)).inserted_primary_key
-        return _Known(inserted[0] if inserted is not None else 0, header.study_instance_uid, is_current=True)
+        row_id = inserted[0] if inserted is not None else 0
+        return _Known(row_id, header.study_instance_uid, one.association_id, is_current=True)
 
     def _update(self, known: _Known, **values: object) -> None:
         self._connection.execute(sa.update(instance).where(instance.c.id == known.row_id).values(**values))
@@ -215,6 +230,7 @@ class _Known:
 
     row_id: int
     study_uid: str
+    association_id: str
     is_current: bool
 
 

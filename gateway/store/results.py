@@ -17,10 +17,12 @@ from gateway.job import Claim, State
 from gateway.store import jobs
 from gateway.store.deliveries import create_deliveries
 from gateway.store.findings import record_findings
-from gateway.store.tables import artefact, fhir_change, fhir_index, fhir_resource, job
+from gateway.store.tables import artefact, fhir_change, fhir_index, fhir_resource, fhir_subscription, job
 
 DICOM = "application/dicom"
 _STAMPED = ("versionId", "lastUpdated")
+_HIDDEN = "-"
+"""Before the type of index rows that no search finds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,34 +235,68 @@ def _write_resource(connection: Connection, resource: FhirVersion, instant: date
     return True
 
 
-def _set_aside(connection: Connection, resource_type: str, resource_id: str) -> None:
-    """Make the current version one of the past, which no search finds."""
+def _set_aside(connection: Connection, resource_type: str, resource_id: str, heir: int | None = None) -> None:
+    """Make the current version one of the past, which no search finds.
+
+    Parameters
+    ----------
+    heir
+        Number of the version that says it is gone: what it was found by is kept under that, hidden, until the
+        subscribers who had asked for it are told (`restore_index`). None: those rows go.
+    """
     is_current = (
         fhir_resource.c.type == resource_type,
         fhir_resource.c.resource_id == resource_id,
         fhir_resource.c.is_current,
     )
     replaced = sa.select(fhir_resource.c.id).where(*is_current).scalar_subquery()
-    connection.execute(sa.delete(fhir_index).where(fhir_index.c.resource_pk == replaced))
+    rows = fhir_index.c.resource_pk == replaced
+    if heir is None:
+        connection.execute(sa.delete(fhir_index).where(rows))
+    else:
+        hidden = {"resource_pk": heir, "type": f"{_HIDDEN}{resource_type}"}
+        connection.execute(sa.update(fhir_index).where(rows).values(**hidden))
     connection.execute(sa.update(fhir_resource).where(*is_current).values(is_current=False))
 
 
 def delete_resource(connection: Connection, resource_type: str, resource_id: str, now: datetime) -> bool:
-    """Make a resource gone: reads answer 410, its history stays; False where there is none to delete."""
+    """Make a resource gone: reads answer 410, its history stays, subscribers are told; False where there is none."""
     lock_resources(connection, [(resource_type, resource_id)])
     is_this = (fhir_resource.c.type == resource_type, fhir_resource.c.resource_id == resource_id)
     version = connection.scalar(sa.select(fhir_resource.c.version).where(*is_this, fhir_resource.c.is_current))
     if version is None:
         return False
-    _set_aside(connection, resource_type, resource_id)
     row = {"type": resource_type, "resource_id": resource_id, "version": version + 1, "body": b""}
     row |= {
         "is_current": False,
         "is_deleted": True,
         "last_updated": now.replace(microsecond=now.microsecond // 1000 * 1000),
     }
-    connection.execute(sa.insert(fhir_resource), row)
+    gone = connection.execute(sa.insert(fhir_resource).returning(fhir_resource.c.id), row).scalar_one()
+    listening = sa.select(fhir_subscription.c.resource_id).where(
+        fhir_subscription.c.resource_type == resource_type,
+        fhir_subscription.c.topic.is_not(None),
+        fhir_subscription.c.status != "off",
+    )
+    is_awaited = connection.scalar(listening.limit(1)) is not None
+    _set_aside(connection, resource_type, resource_id, gone if is_awaited else None)
+    connection.execute(sa.insert(fhir_change).values(resource_pk=gone, type=resource_type))
     return True
+
+
+def restore_index(connection: Connection, gone: Sequence[int]) -> None:
+    """Show again by what resources were found that are gone, given by the numbers of the versions that say so.
+
+    For the time of a transaction that ends with `drop_index`: nobody else may find them.
+    """
+    shown = sa.func.substr(fhir_index.c.type, len(_HIDDEN) + 1)
+    hidden = (fhir_index.c.resource_pk.in_(gone), fhir_index.c.type.startswith(_HIDDEN))
+    connection.execute(sa.update(fhir_index).where(*hidden).values(type=shown))
+
+
+def drop_index(connection: Connection, gone: Sequence[int]) -> None:
+    """Forget by what resources were found that are gone."""
+    connection.execute(sa.delete(fhir_index).where(fhir_index.c.resource_pk.in_(gone)))
 
 
 def _write_index(connection: Connection, resource_pk: int, resource: FhirVersion) -> None:

@@ -14,6 +14,7 @@ from gateway.job import State
 from gateway.retention.policy import Candidate
 from gateway.store.engine import upsert
 from gateway.store.results import delete_resource
+from gateway.store.studies import carries
 from gateway.store.tables import (
     artefact,
     association,
@@ -48,11 +49,7 @@ def _held_by_deliveries(state: str) -> sa.ColumnElement[bool]:
 
 
 def _held_by_association() -> sa.ColumnElement[bool]:
-    carried = (
-        instance.c.study_instance_uid == study.c.study_instance_uid,
-        instance.c.association_id == association.c.id,
-    )
-    return sa.exists().where(*carried, association.c.closed_at.is_(None)).correlate(study)
+    return sa.exists().where(association.c.closed_at.is_(None), carries()).correlate(study)
 
 
 def _held_by_workitem() -> sa.ColumnElement[bool]:

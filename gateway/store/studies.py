@@ -12,7 +12,16 @@ from sqlalchemy.engine import Connection
 
 from gateway.errors import NotFoundError
 from gateway.job import Priority
-from gateway.store.tables import artefact, association, instance, rejection, series, service, study
+from gateway.store.tables import (
+    artefact,
+    association,
+    association_content,
+    instance,
+    rejection,
+    series,
+    service,
+    study,
+)
 
 _DICOM = "application/dicom"
 StudyState = Literal["receiving", "routed", "unrouted"]
@@ -234,14 +243,7 @@ def list_arriving(connection: Connection, received_before: datetime) -> list[Arr
 
     Those are the ones in state 'receiving' whose last instance came before a time or that announced their count.
     """
-    carried = (
-        sa.exists()
-        .where(
-            instance.c.association_id == association.c.id, instance.c.study_instance_uid == study.c.study_instance_uid
-        )
-        .correlate(association, study)
-    )
-    still_open = sa.select(sa.func.count()).select_from(association).where(association.c.closed_at.is_(None), carried)
+    still_open = sa.select(sa.func.count()).select_from(association).where(association.c.closed_at.is_(None), carries())
     held = (
         sa.select(sa.func.count())
         .select_from(instance)
@@ -258,6 +260,20 @@ def list_arriving(connection: Connection, received_before: datetime) -> list[Arr
         .order_by(study.c.last_received_at)
     )
     return [_arriving(dict(row._mapping)) for row in connection.execute(query)]
+
+
+def next_to_be_quiet(connection: Connection, received_after: datetime) -> datetime | None:
+    """Return when the last instance came of the study that has been still for longest, of those that received later."""
+    waiting = (study.c.state == "receiving", study.c.last_received_at > received_after)
+    last: datetime | None = connection.scalar(sa.select(sa.func.min(study.c.last_received_at)).where(*waiting))
+    return last
+
+
+def carries() -> sa.ColumnElement[bool]:
+    """Say of an association and a study that the one brought at least one instance of the other, a repeated one too."""
+    content = association_content.c
+    brought = (content.association_id == association.c.id, content.study_instance_uid == study.c.study_instance_uid)
+    return sa.exists().where(*brought).correlate(association, study)
 
 
 def mark_dispatched(connection: Connection, seen: StudyRow, dispatched: StudyRow) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
@@ -80,6 +80,7 @@ def create_app(parts: HttpParts) -> FastAPI:
         exception_handlers={
             HTTPException: problems.refused,
             GatewayError: problems.away,
+            ClientDisconnect: problems.gone,
             Exception: problems.failed,
         },
         routes=[*pages.routes(), *guard.routes],

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 from sqlalchemy.engine import Connection
 
+from gateway.disk import read_only_folders
 from gateway.errors import GatewayError
 from gateway.job import State
 from gateway.services import GONE_S
@@ -57,6 +58,9 @@ class _Collector(Collector):
     def collect(self) -> Iterator[Metric]:
         now = datetime.now(UTC)
         yield _gauge("disk_free_bytes", "Free space of the data folder", shutil.disk_usage(self._store.data_dir).free)
+        yield _gauge(
+            "disk_writable", "Whether the data folder takes writes", not read_only_folders(self._store.data_dir)
+        )
         try:
             with self._store.read() as connection:
                 services = list_services(connection, now - timedelta(seconds=GONE_S))

@@ -49,6 +49,10 @@ class Problems:
         log.warning("web.away", reason=str(error))
         return self.answer(request, 503, "the database does not answer; try again")
 
+    async def gone(self, request: Request, _error: Exception) -> Response:
+        """Answer a client that has gone before its body was whole: nobody reads it, and nothing failed."""
+        return self.answer(request, 400, "the body ended too early")
+
     async def failed(self, request: Request, error: Exception) -> Response:
         """Answer what nobody foresaw."""
         log.error("web.failed", error=type(error).__name__, place=place(error))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from gateway.disk import free_mib, read_only_folders
 from gateway.errors import GatewayError
 from gateway.job import State as JobState
 from gateway.services import GONE_S
@@ -114,13 +114,15 @@ def _checked(broker_check: Callable[[], str]) -> Part:
 
 def _disk_part(data_dir: Path, reserve_bytes: int) -> Part:
     try:
-        free = shutil.disk_usage(data_dir).free
+        free, closed = free_mib(data_dir), read_only_folders(data_dir)
     except OSError as error:
         return Part("disk", "down", f"the data folder cannot be read: {error.strerror}")
-    if free < reserve_bytes:
-        reason = f"{free // _MIB} MiB free, under the reserve of {reserve_bytes // _MIB} MiB: instances are refused"
-        return Part("disk", "down", reason)
-    return Part("disk", "ready", f"{free // _MIB} MiB free")
+    if closed:
+        return Part("disk", "down", f"read-only in the data folder: {', '.join(closed)}")
+    reserve_mib = reserve_bytes // _MIB
+    if free < reserve_mib:
+        return Part("disk", "down", f"{free} MiB free, under the reserve of {reserve_mib} MiB: instances are refused")
+    return Part("disk", "ready", f"{free} MiB free")
 
 
 def _role_part(role: str, services: Sequence[ServiceBeat], *, is_needed: bool) -> Part:

@@ -31,6 +31,7 @@ from gateway.store.files import Files
 from gateway.store.transitions import OnJob, watch_jobs
 from inference.bundle import Bundle, default_bundle_dir
 from inference.bundle import find_bundles as find_bundles_in
+from inference.foreign.spec import Allowance
 
 log = structlog.get_logger()
 
@@ -97,9 +98,14 @@ def bundle_dirs(settings: Settings) -> tuple[Path, ...]:
     return (*own, default_bundle_dir())
 
 
+def allowance(settings: Settings) -> Allowance:
+    """Return which foreign bundles may run."""
+    return Allowance(settings.foreign_bundles)
+
+
 def find_bundles(settings: Settings) -> tuple[tuple[Bundle, ...], tuple[str, ...]]:
     """Return the bundles that load, and a sentence for each that does not."""
-    bundles, errors = find_bundles_in(bundle_dirs(settings))
+    bundles, errors = find_bundles_in(bundle_dirs(settings), allowance(settings))
     return tuple(bundles), tuple(str(error) for error in errors)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import timedelta
+from functools import partial
 
 from gateway.admission import Admission
 from gateway.association import Limits, Listening, Receiver
@@ -14,6 +15,7 @@ from gateway.decoding import FrameDecoder
 from gateway.dimse_service import DimseService, DirectService
 from gateway.query_retrieve import FindService, RetrieveService, Retrieving
 from gateway.receive.contexts import storage_classes
+from gateway.receive.slots import SharedTurns
 from gateway.secure_channel import ClientChannel, SecureChannel
 from gateway.services import Heartbeat
 from gateway.store import Store
@@ -61,7 +63,10 @@ def build_admission(settings: Settings, served: Sequence[DimseService | DirectSe
     }
     classes: dict[Right, Collection[str]] = {of_service[type(one)]: set(one.contexts) for one in served}
     classes["store"] = storage_classes() | set(settings.private_storage_classes)
-    return Admission(settings.peers, settings.dicom_tls.certificates, classes)
+    if settings.receive_processes == 1:
+        return Admission(settings.peers, settings.dicom_tls.certificates, classes)
+    turns = partial(SharedTurns, settings.data_dir, settings.dicom_port)
+    return Admission(settings.peers, settings.dicom_tls.certificates, classes, turns)
 
 
 def services(settings: Settings, store: Store, heartbeat: Heartbeat) -> Sequence[DimseService | DirectService]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -13,10 +14,12 @@ from gateway.report.picture import render_pictures
 from gateway.report.render import render_outcome
 from gateway.services import Heartbeat
 from gateway.store import Store
+from gateway.store.studies import SeriesRow, StudyRow
 from gateway.wiring import usable_bundles
+from gateway.wiring.dispatch import build_router
 from gateway.wiring.queue import build_broker
 from gateway.wiring.verification import build_fhir_renderer
-from gateway.worker import FindModel, Limits, Renderers, Worker
+from gateway.worker import Ahead, FindModel, Limits, Renderers, Worker
 from inference.bundle import Bundle
 from inference.errors import InferenceError
 from inference.findings import Outcome
@@ -24,6 +27,7 @@ from inference.findings import Outcome
 try:
     from inference.device import resolve_device
     from inference.predict import open_predictor
+    from inference.preread import Preread
 except ModuleNotFoundError as missing:
     raise ConfigurationError(
         f"{missing.name} is not installed, which the role work needs: "
@@ -39,11 +43,14 @@ def build(settings: Settings, store: Store, heartbeat: Heartbeat) -> Worker:
     ConfigurationError
         The device that is set is not there.
     """
+    limit_bytes = settings.ahead_mib << 20
+    preread = Preread(limit_bytes // 2) if limit_bytes else None
+    find_model = _model_finder(settings, preread)
     return Worker(
         store=store,
         broker=build_broker(settings, store),
         heartbeat=heartbeat,
-        find_model=_model_finder(settings),
+        find_model=find_model,
         renderers=Renderers(
             render_outcome, render_pictures, build_fhir_renderer(store, settings), documents=render_documents
         ),
@@ -53,23 +60,36 @@ def build(settings: Settings, store: Store, heartbeat: Heartbeat) -> Worker:
             max_attempts=settings.max_attempts,
             retry_first=timedelta(seconds=settings.retry_s),
             retry_limit=timedelta(seconds=settings.retry_limit_s),
+            job_limit_s=settings.job_limit_s,
         ),
+        ahead=None if preread is None else _ahead(settings, store, find_model, preread),
     )
 
 
-def _model_finder(settings: Settings) -> FindModel:
-    """Return what gives the model of a bundle, loaded at its first job and kept."""
+def _ahead(settings: Settings, store: Store, find_model: FindModel, preread: Preread) -> Ahead:
+    router = build_router(settings, store)
+
+    def route(study: StudyRow, series: Sequence[SeriesRow]) -> Sequence[str]:
+        return router.route(study, series).bundles
+
+    return Ahead(store, route, find_model, preread, limit_bytes=(settings.ahead_mib << 20) // 2)
+
+
+def _model_finder(settings: Settings, preread: Preread | None) -> FindModel:
+    """Return what gives the model of a bundle, loaded at its first study and kept."""
     try:
         device = str(resolve_device(settings.device))
     except InferenceError as error:
         raise ConfigurationError(f"HYBRIDMED_DEVICE: {error}") from error
     bundles = {bundle.name: bundle for bundle in usable_bundles(settings)}
     loaded: dict[str, _BundleModel] = {}
+    loading = threading.Lock()
 
     def find(name: str) -> _BundleModel | None:
-        if name in bundles and name not in loaded:
-            loaded[name] = _BundleModel(bundles[name], device)
-        return loaded.get(name)
+        with loading:
+            if name in bundles and name not in loaded:
+                loaded[name] = _BundleModel(bundles[name], device, preread)
+            return loaded.get(name)
 
     return find
 
@@ -77,10 +97,10 @@ def _model_finder(settings: Settings) -> FindModel:
 class _BundleModel:
     """A bundle and its predictor as the worker's `Model`."""
 
-    def __init__(self, bundle: Bundle, device: str) -> None:
+    def __init__(self, bundle: Bundle, device: str, preread: Preread | None) -> None:
         self.algorithm = bundle.algorithm
         self.wants = bundle.applicability.wants
-        self._predictor = open_predictor(bundle, device)
+        self._predictor = open_predictor(bundle, device, preread)
 
     def prepare(self, series: Sequence[Sequence[Path]], /) -> Callable[[], Sequence[Outcome]]:
         """Read and transform; the call infers."""

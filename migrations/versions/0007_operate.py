@@ -1,4 +1,4 @@
-"""Care over years: retention, places of files; what all hosts share; exemplars of what roles measure.
+"""Care over years: retention, places of files; what all hosts share; exemplars; what associations carried.
 
 Revision ID: 0007
 Revises: 0006
@@ -21,6 +21,13 @@ _HOLD = (
     lambda: sa.Column("hold_reason", sa.Text()),
     lambda: sa.Column("held_at", sa.DateTime(timezone=True)),
 )
+
+
+_CARRIED_BEFORE = """
+    INSERT INTO association_content (association_id, study_instance_uid, sop_class_uid, instances)
+    SELECT association_id, study_instance_uid, sop_class_uid, count(*) FROM instance
+    GROUP BY association_id, study_instance_uid, sop_class_uid
+"""
 
 
 def upgrade() -> None:
@@ -51,10 +58,29 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_removal")),
         sa.UniqueConstraint("path", name=op.f("uq_removal_path")),
     )
+    op.create_table(
+        "association_content",
+        sa.Column("association_id", sa.String(length=36), nullable=False),
+        sa.Column("study_instance_uid", sa.String(length=64), nullable=False),
+        sa.Column("sop_class_uid", sa.String(length=64), nullable=False),
+        sa.Column("instances", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["study_instance_uid"],
+            ["study.study_instance_uid"],
+            name=op.f("fk_association_content_study_instance_uid_study"),
+        ),
+        sa.PrimaryKeyConstraint(
+            "association_id", "study_instance_uid", "sop_class_uid", name=op.f("pk_association_content")
+        ),
+    )
+    with op.batch_alter_table("association_content") as batch_op:
+        batch_op.create_index(op.f("ix_association_content_study_instance_uid"), ["study_instance_uid"])
+    op.execute(_CARRIED_BEFORE)
 
 
 def downgrade() -> None:
     """Undo."""
+    op.drop_table("association_content")
     op.drop_table("removal")
     for column in _HOLD:
         op.drop_column("study", column().name)

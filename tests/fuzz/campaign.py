@@ -18,9 +18,13 @@ LIMIT_S = 20.0
 """Of one input, on a busy machine."""
 _LONG_PATIENCE_S = 5.0
 _AT_ONCE = 16
-_ROUND = 200
-_GROWTH_MIB = 64
+ROUND = 200
+"""Inputs between two looks at the clock, and two reports."""
+GROWTH_MIB = 64
+"""By which a process may grow, however many inputs it is sent."""
 _SETTLE_S = 30
+_LOADED = 5
+"""Rounds."""
 
 
 @dataclass
@@ -32,18 +36,38 @@ class Findings:
     faults: list[str] = field(default_factory=list)
     """What must not be."""
     grown_mib: dict[str, float] = field(default_factory=dict)
+    memory_mib: dict[str, list[float]] = field(default_factory=dict)
+    """Path -> the memory of the process after each round."""
+
+    def count(self, path: str, outcome: str) -> None:
+        """Count an input."""
+        self.outcomes.setdefault(path, Counter())[outcome] += 1
+
+    def weigh(self, path: str, memory_mib: float) -> None:
+        """Keep the memory of a process after a round."""
+        self.memory_mib.setdefault(path, []).append(round(memory_mib, 1))
+
+    def judge_growth(self, path: str, before_mib: float, after_mib: float) -> None:
+        """Note by how much a process grew, and that it must not; what a long run's first rounds load is no growth."""
+        rounds = self.memory_mib.get(path, [])
+        grown = after_mib - (rounds[_LOADED] if len(rounds) > 2 * _LOADED else before_mib)
+        self.grown_mib[path] = round(grown, 1)
+        if grown > GROWTH_MIB:
+            self.faults.append(f"{path} path: memory grew by {grown:.0f} MiB")
 
 
-def run(
-    targets: Sequence[Target], seeds: Sequence[Seed], run_seed: int, numbers: range, tell: Callable[[int], None]
-) -> Findings:
+Tell = Callable[[int, Findings], bool]
+"""Hears after each round the number of the next input and what was found; says whether to go on."""
+
+
+def run(targets: Sequence[Target], seeds: Sequence[Seed], run_seed: int, numbers: range, tell: Tell) -> Findings:
     """Send inputs to all targets, several at a time; a receiver that ends is the end."""
-    findings = Findings({target.path: Counter() for target in targets})
+    findings = Findings()
     _warm_up(targets, seeds)
     before = {target.path: (target.memory_mib(), target.threads()) for target in targets}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for start in range(numbers.start, numbers.stop, _ROUND):
-            part = range(start, min(start + _ROUND, numbers.stop))
+        for start in range(numbers.start, numbers.stop, ROUND):
+            part = range(start, min(start + ROUND, numbers.stop))
             attempts = [attempt(number, run_seed, seeds) for number in part]
             for number, one, answers in zip(
                 part, attempts, pool.map(partial(_answers, targets), attempts), strict=True
@@ -52,7 +76,10 @@ def run(
             if not all(target.is_alive for target in targets):
                 findings.faults.append(f"inputs {part.start} to {part.stop - 1}: a receiver ended")
                 return findings
-            tell(part.stop)
+            for target in targets:
+                findings.weigh(target.path, target.memory_mib())
+            if not tell(part.stop, findings):
+                break
     for target in targets:
         _settle(target, *before[target.path], findings)
     return findings
@@ -73,7 +100,7 @@ def _answers(targets: Sequence[Target], one: Attempt) -> dict[str, str]:
 
 def _judge(number: int, one: Attempt, answers: dict[str, str], findings: Findings) -> None:
     for path, answer in answers.items():
-        findings.outcomes[path][answer] += 1
+        findings.count(path, answer)
         if answer == "hang":
             findings.faults.append(f"input {number} ({one.kind}): no end within {LIMIT_S:g} s, {path} path")
     if _disagree(answers):
@@ -104,7 +131,4 @@ def _settle(target: Target, memory_mib: float, threads: int, findings: Findings)
         findings.faults.append(f"{target.path} path: {target.threads()} threads, {threads} before")
     if target.kept()[1]:
         findings.faults.append(f"{target.path} path: half-written files are left")
-    grown = target.memory_mib() - memory_mib
-    findings.grown_mib[target.path] = round(grown, 1)
-    if grown > _GROWTH_MIB:
-        findings.faults.append(f"{target.path} path: memory grew by {grown:.0f} MiB")
+    findings.judge_growth(target.path, memory_mib, target.memory_mib())

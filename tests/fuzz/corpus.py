@@ -17,8 +17,9 @@ from tests.receiving import CT, EXPLICIT, IMPLICIT, encoded, image
 BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 JPEG = "1.2.840.10008.1.2.4.50"
 _LARGEST = 1 << 18
-_SEQUENCE = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff"
-_ITEM = b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
+LEVEL = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
+"""A sequence and an item that do not end, in Explicit VR Little Endian."""
+PATIENT_NAME = b"\x10\x00\x10\x00PN"
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ def _made() -> list[Seed]:
     found.append(Seed(CT, "2.25.2", DEFLATED, deflater.compress(plain) + deflater.flush()))
     found.append(Seed(CT, "2.25.2", JPEG, plain + fragments))
     for depth in (100, 10_000):
-        at = plain.index(b"\x10\x00\x10\x00PN")  # behind group 0008, before the patient
-        found.append(Seed(CT, "2.25.2", EXPLICIT, plain[:at] + (_SEQUENCE + _ITEM) * depth + plain[at:]))
+        at = plain.index(PATIENT_NAME)  # behind group 0008
+        found.append(Seed(CT, "2.25.2", EXPLICIT, plain[:at] + LEVEL * depth + plain[at:]))
     return found
 
 

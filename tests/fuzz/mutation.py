@@ -8,14 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tests.fuzz.corpus import Seed
+from tests.fuzz.changes import LENGTHS, Change, changed, cut, flip, length, place, repeat, shuffle
+from tests.fuzz.corpus import LEVEL, PATIENT_NAME, Seed
 
 Kind = Literal["data set", "command", "PDU", "association"]
 KINDS: tuple[Kind, ...] = ("data set", "command", "PDU", "association")
-_LENGTHS = (0, 1, 2, 7, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF)
 _VRS = (b"SQ", b"UN", b"OB", b"PN", b"UI", b"US", b"ZZ", b"\0\0", b"DS", b"LT")
+_ITEM = b"\xfe\xff\x00\xe0"
+_MOST_ITEMS = 64
 _CHARACTER_SETS = (b"ISO_IR 192", b"ISO 2022 IR 149", b"GB18030", b"ISO_IR 999", b"\\\\\\", b"\xff\xfe")
-_MOST_CHANGES = 4
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ def attempt(number: int, run_seed: int, seeds: Sequence[Seed]) -> Attempt:
     seed = chance.choice(seeds)
     command, data, noise = store_request(seed), seed.data, None
     if kind == "data set":
-        data = _changed(data, chance, (_flip, _cut, _repeat, _length, _vr, _character_set))
+        data = changed(data, chance, DATA_SET_CHANGES)
     elif kind == "command":
-        command = _changed(command, chance, (_flip, _cut, _repeat, _length, _insert_element))
+        command = changed(command, chance, (flip, cut, repeat, length, _insert_element))
     else:
         noise = _noise(chance.getrandbits(64))
     return Attempt(kind, seed, command, data, chance.choice((64, 1000, 16384, 131066)), noise)
@@ -64,44 +65,11 @@ def store_request(seed: Seed) -> bytes:
 
 
 def _noise(state: int) -> Callable[[bytes], bytes]:
-    return lambda stream: _changed(
+    return lambda stream: changed(
         stream,
         random.Random(state),
-        (_flip, _flip, _cut, _repeat, _pdu_length, _shuffle),  # as above
+        (flip, flip, cut, repeat, _pdu_length, shuffle),  # as above
     )
-
-
-_Change = Callable[[bytearray, random.Random], None]
-
-
-def _changed(data: bytes, chance: random.Random, changes: Sequence[_Change]) -> bytes:
-    changed = bytearray(data)
-    for _ in range(chance.randint(1, _MOST_CHANGES)):
-        if changed:
-            chance.choice(changes)(changed, chance)
-    return bytes(changed)
-
-
-def _flip(data: bytearray, chance: random.Random) -> None:
-    data[_place(data, chance)] = chance.randrange(256)
-
-
-def _cut(data: bytearray, chance: random.Random) -> None:
-    start = _place(data, chance)
-    del data[start : start + chance.choice((1, 2, 8, len(data)))]
-
-
-def _repeat(data: bytearray, chance: random.Random) -> None:
-    start = _place(data, chance)
-    piece = data[start : start + chance.choice((2, 8, 64))]
-    data[start:start] = piece * chance.choice((1, 3, 500))
-
-
-def _length(data: bytearray, chance: random.Random) -> None:
-    at = _place(data, chance)
-    layout = chance.choice(("<H", "<L", ">L"))
-    value = struct.pack(layout, chance.choice(_LENGTHS) & (0xFFFF if layout == "<H" else 0xFFFFFFFF))
-    data[at : at + len(value)] = value
 
 
 def _vr(data: bytearray, chance: random.Random) -> None:
@@ -118,25 +86,36 @@ def _character_set(data: bytearray, chance: random.Random) -> None:
     data[0:0] = element
 
 
+def _item_length(data: bytearray, chance: random.Random) -> None:
+    """Give an item of a sequence, or a fragment, a length that it has not (PS3.5 7.5, A.4)."""
+    found, at = [], data.find(_ITEM)
+    while 0 <= at < len(data) - 8 and len(found) < _MOST_ITEMS:
+        found.append(at)
+        at = data.find(_ITEM, at + 1)
+    if found:
+        at = chance.choice(found)
+        data[at + 4 : at + 8] = struct.pack("<L", chance.choice(LENGTHS))
+
+
 def _insert_element(data: bytearray, chance: random.Random) -> None:
-    at = _place(data, chance)
+    at = place(data, chance)
     data[at:at] = _element(chance.choice((0x0001, 0x0100, 0x0902, 0x1000, 0x1030, 0xFFFF)), chance.randbytes(6))
 
 
 def _pdu_length(data: bytearray, chance: random.Random) -> None:
     heads = [at for at in range(min(len(data) - 6, 400)) if data[at] in range(1, 8) and data[at + 1] == 0]
     at = chance.choice(heads) if heads else 0
-    data[at + 2 : at + 6] = struct.pack(">L", chance.choice(_LENGTHS))
+    data[at + 2 : at + 6] = struct.pack(">L", chance.choice(LENGTHS))
 
 
-def _shuffle(data: bytearray, chance: random.Random) -> None:
-    middle = _place(data, chance)
-    data[:] = data[middle:] + data[:middle]
+def _nest(data: bytearray, chance: random.Random) -> None:
+    """Put all that follows into sequences that do not end."""
+    at = data.find(PATIENT_NAME)
+    if at >= 0:
+        data[at:at] = LEVEL * chance.choice((5, 1000, 10_000))
 
 
-def _place(data: bytearray, chance: random.Random) -> int:
-    """Return a place, more often one near the beginning, where the structure is."""
-    return chance.randrange(min(len(data), chance.choice((16, 256, 4096, len(data)))))
+DATA_SET_CHANGES: tuple[Change, ...] = (flip, cut, repeat, length, _vr, _character_set, _item_length, _nest)
 
 
 def _element(number: int, value: bytes) -> bytes:

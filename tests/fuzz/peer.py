@@ -10,7 +10,7 @@ import struct
 
 from tests.fuzz.mutation import Attempt
 
-_A_ASSOCIATE_AC, _P_DATA_TF, _A_ABORT = 2, 4, 7
+_A_ASSOCIATE_AC, P_DATA_TF, _A_ABORT = 2, 4, 7
 _STATUS = b"\0\0\0\x09\x02\0\0\0"
 _ANSWER_LIMIT = 1 << 20
 PATIENCE_S = 0.3
@@ -40,7 +40,7 @@ def attack(port: int, attempt: Attempt, limit_s: float, patience_s: float = PATI
         try:
             peer.sendall(opening)
             if attempt.kind != "association":
-                kind, body = _read_pdu(peer)
+                kind, body = read_pdu(peer)
                 if kind != _A_ASSOCIATE_AC:
                     return f"not associated: PDU {kind} {body.hex()}"
             with contextlib.suppress(ConnectionError):
@@ -62,25 +62,26 @@ def _end_our_side(peer: socket.socket) -> None:
             raise
 
 
-def associate_rq(sop_class_uid: str, transfer_syntax_uid: str) -> bytes:
+def associate_rq(sop_class_uid: str, transfer_syntax_uid: str, calling_ae: str = "FUZZ") -> bytes:
     """Return an A-ASSOCIATE-RQ with one presentation context (PS3.8 9.3.2)."""
     context = b"\x01\0\0\0" + _item(0x30, sop_class_uid.encode()) + _item(0x40, transfer_syntax_uid.encode())
     user = _item(0x51, struct.pack(">L", 16384)) + _item(0x52, b"2.25.9")
-    body = b"\0\x01\0\0" + b"HYBRIDMED".ljust(16) + b"FUZZ".ljust(16) + bytes(32)
+    body = b"\0\x01\0\0" + b"HYBRIDMED".ljust(16) + calling_ae.encode().ljust(16) + bytes(32)
     body += _item(0x10, b"1.2.840.10008.3.1.1.1") + _item(0x20, context) + _item(0x50, user)
     return struct.pack(">BxL", 1, len(body)) + body
 
 
 def _pdus(attempt: Attempt) -> bytes:
-    pieces = [_p_data(attempt.command, 3)]
+    pieces = [p_data(attempt.command, 3)]
     for start in range(0, len(attempt.data) or 1, attempt.cut):
         is_last = start + attempt.cut >= len(attempt.data)
-        pieces.append(_p_data(attempt.data[start : start + attempt.cut], 2 if is_last else 0))
+        pieces.append(p_data(attempt.data[start : start + attempt.cut], 2 if is_last else 0))
     return b"".join(pieces)
 
 
-def _p_data(payload: bytes, control: int) -> bytes:
-    return struct.pack(">BxLLBB", _P_DATA_TF, len(payload) + 6, len(payload) + 2, 1, control) + payload
+def p_data(payload: bytes, control: int) -> bytes:
+    """Return a P-DATA-TF with one fragment (PS3.8 9.3.5)."""
+    return struct.pack(">BxLLBB", P_DATA_TF, len(payload) + 6, len(payload) + 2, 1, control) + payload
 
 
 def _outcome(peer: socket.socket) -> str:
@@ -88,18 +89,19 @@ def _outcome(peer: socket.socket) -> str:
     said = ""
     while True:
         try:
-            kind, body = _read_pdu(peer)
+            kind, body = read_pdu(peer)
         except (EOFError, ConnectionError):
             return said or "closed"
         at = body.find(_STATUS)
-        if kind == _P_DATA_TF and at >= 0 and not said:
+        if kind == P_DATA_TF and at >= 0 and not said:
             (status,) = struct.unpack_from("<H", body, at + len(_STATUS))
             said = f"status {status:04X}"
         elif kind == _A_ABORT:
             return said or "aborted"
 
 
-def _read_pdu(peer: socket.socket) -> tuple[int, bytes]:
+def read_pdu(peer: socket.socket) -> tuple[int, bytes]:
+    """Return type and body of the next PDU; EOFError where there is none."""
     kind, length = struct.unpack(">BxL", _read(peer, 6))
     if length > _ANSWER_LIMIT:
         raise EOFError("an answer longer than any")

@@ -117,6 +117,18 @@ def test_a_destination_gets_only_the_kinds_that_it_takes(
     assert rows_of(store)["MAPS"].reason == "nothing that this destination takes"
 
 
+def test_reports_go_first(store: Store, real_data: RealData, objects: list[Outgoing]) -> None:
+    """They are what people wait for; the order of the others is as they were made."""
+    commit_objects(store, real_data.cxr[0], list(reversed(objects)), ["PACS"])
+    is_report = {each.sop_instance_uid: each.kind.startswith("sr-") for each in objects}
+    with scripted_peer(lambda _: 0x0000) as peer:
+        deliverer, _ = make_deliverer(store, [_pacs(peer.port)])
+        with running(deliverer):
+            eventually(lambda: rows_of(store)["PACS"].state == "done", "delivered")
+
+    assert [is_report[uid] for uid in peer.received] == sorted(is_report.values(), reverse=True)
+
+
 def test_a_missing_file_is_a_failure_with_its_reason(
     store: Store, real_data: RealData, objects: list[Outgoing], tmp_path: Path
 ) -> None:

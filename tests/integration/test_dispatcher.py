@@ -23,7 +23,7 @@ from gateway.routing import BundleOffer
 from gateway.services import GONE_S, Counters, Heartbeat
 from gateway.store import Store, jobs, studies
 from gateway.store.services import list_services
-from gateway.store.tables import association, instance, study
+from gateway.store.tables import association, association_content, study
 from gateway.sweeper import Sweeper
 from gateway.testing import MemoryBroker
 from tests.services import rabbitmq
@@ -113,7 +113,8 @@ def test_an_open_association_holds_the_study_that_it_carries_and_no_other(store:
     receive(store, "1.3")
     with store.write() as connection:
         add_association(connection, "a1")
-        connection.execute(sa.update(instance).where(instance.c.study_instance_uid == "1.3").values(association_id="b"))
+        of_third = association_content.c.study_instance_uid == "1.3"
+        connection.execute(sa.update(association_content).where(of_third).values(association_id="b"))
     dispatcher = make(store)
     while_open = dispatcher.dispatch_complete(NOON + 10 * QUIET)
     with store.write() as connection:
@@ -130,6 +131,27 @@ def test_the_announced_count_dispatches_at_once(store: Store) -> None:
         add_association(connection, "a1")
 
     assert make(store).dispatch_complete(NOON) == 1
+
+
+def test_more_than_were_announced_wait_for_silence(store: Store) -> None:
+    """An instance that comes late is no revision of its own, and the next one none either."""
+    receive(store, announced_count=1)
+    dispatcher = make(store)
+
+    assert (dispatcher.dispatch_complete(NOON), dispatcher.dispatch_complete(NOON + QUIET)) == (0, 1)
+
+
+def test_the_next_look_is_when_a_study_has_been_quiet(store: Store) -> None:
+    """Of several that wait it is the one that has been still for longest; one that is quiet already tells nothing."""
+    receive(store, "1.1", last_received_at=NOON)
+    receive(store, "1.2", last_received_at=NOON + timedelta(seconds=3))
+    receive(store, "1.3", last_received_at=NOON + timedelta(seconds=2))
+    receive(store, "1.4", last_received_at=NOON + timedelta(seconds=1), state="routed")
+
+    with store.read() as connection:
+        found = [studies.next_to_be_quiet(connection, NOON + timedelta(seconds=at)) for at in (0, 2, 3)]
+
+    assert found == [NOON + timedelta(seconds=2), NOON + timedelta(seconds=3), None]
 
 
 def test_a_study_nothing_wants_is_listed_with_the_reason(store: Store) -> None:

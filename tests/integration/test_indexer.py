@@ -204,3 +204,23 @@ def test_a_quarantined_file_named_to_dead_retry_goes_back(sqlite_store: Store) -
     assert [path.read_bytes() for path in orphan.files()] == [b"bytes"]
     assert not kept.exists()
     orphan.release()
+
+
+def test_a_quarantined_file_named_to_dead_discard_is_removed(sqlite_store: Store) -> None:
+    """The file and its line in the list go; what is not listed is left alone, whatever its name."""
+    kept = sqlite_store.data_dir / "quarantine" / "a1_9.dcm"
+    kept.parent.mkdir()
+    kept.write_bytes(b"cut off")
+    with sqlite_store.write() as connection:
+        add_quarantined(connection, QuarantinedFile("quarantine/a1_9.dcm", 7, "damaged", "CT1", NOON))
+    environment = {"HYBRIDMED_CONFIG": os.devnull, "HYBRIDMED_DATA_DIR": str(sqlite_store.data_dir)}
+
+    ended = CliRunner().invoke(app, ["dead", "discard", "quarantine/a1_9.dcm"], env=environment)
+    again = CliRunner().invoke(app, ["dead", "discard", "quarantine/../hybridmed.db"], env=environment)
+
+    assert ended.exit_code == 0, ended.output
+    assert not kept.exists()
+    with sqlite_store.read() as connection:
+        assert count_quarantined(connection) == 0
+    assert isinstance(again.exception, NotFoundError)
+    assert (sqlite_store.data_dir / "hybridmed.db").exists()

@@ -3,7 +3,9 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -112,6 +114,37 @@ def test_names_that_were_there_are_found_after_the_upgrade(empty: Store) -> None
     with empty.read() as connection:
         found = connection.execute(sa.text("SELECT patient_name_folded, referring_physician_folded FROM study")).all()
     assert [tuple(each) for each in found] == [("=muller^ann=", "")]
+
+
+def test_associations_that_were_open_still_carry_their_studies_after_the_upgrade(empty: Store) -> None:
+    """Of a database of version 6, with the number of instances by study and SOP class."""
+    upgrade(empty, "0006")
+    _insert_three_instances(empty)
+
+    upgrade(empty)
+
+    with empty.read() as connection:
+        found = connection.execute(sa.select(metadata.tables["association_content"])).all()
+    assert sorted(tuple(each) for each in found) == [("a", "1.2", "1.1", 1), ("a", "1.2", "1.9", 2)]
+
+
+def _insert_three_instances(store: Store) -> None:
+    """Insert what association `a` brought: two of SOP class 1.9, one of 1.1; as the tables are at this revision."""
+    given = {"study_instance_uid": "1.2", "series_instance_uid": "1.2.1", "association_id": "a", "is_current": True}
+    classes = ("1.9", "1.9", "1.1")
+    instances = [{"sop_instance_uid": f"1.2.1.{n}", "sop_class_uid": uid} for n, uid in enumerate(classes)]
+    with store.write() as connection:
+        for name, rows in (("study", [{}]), ("series", [{}]), ("instance", instances)):
+            table = sa.Table(name, sa.MetaData(), autoload_with=connection)
+            needed = [column for column in table.c if not column.nullable and column.name != "id"]
+            for row in rows:
+                values = {column.name: _any(column) for column in needed} | given | row
+                connection.execute(sa.insert(table).values({c.name: values[c.name] for c in needed}))
+
+
+def _any(column: sa.Column[Any]) -> object:
+    kind = column.type.python_type
+    return datetime(2026, 3, 2, tzinfo=UTC) if kind is datetime else kind()
 
 
 def _texts_of_study() -> list[str]:

@@ -106,6 +106,34 @@ def test_a_confirmed_message_outlives_a_power_cut(
     assert received.message.job_id == "confirmed"
 
 
+def test_a_broker_short_of_disk_says_so_and_takes_messages_afterwards(
+    private_rabbitmq: rabbitmq.PrivateRabbitMQ | rabbitmq.ContainerRabbitMQ,
+) -> None:
+    """Its alarm is an error with the reason, at once and not after a time limit; what is published later arrives."""
+    broker = RabbitBroker(private_rabbitmq.url, "t", QUICK)
+    wait_published(broker, JobMessage("before"))
+    get(broker).ack()
+
+    private_rabbitmq.rabbitmqctl("set_disk_free_limit", "900000GB")
+    began = time.monotonic()
+    with pytest.raises(BrokerAwayError, match="short of memory or disk"):
+        broker.publish(JobMessage("meanwhile"))
+    with pytest.raises(BrokerAwayError, match="short of memory or disk"):
+        broker.publish(JobMessage("meanwhile"))
+    took_s = time.monotonic() - began
+    private_rabbitmq.rabbitmqctl("set_disk_free_limit", "1MB")
+    wait_published(broker, JobMessage("afterwards"))
+
+    seen = set()
+    while "afterwards" not in seen:
+        received = get(broker)
+        seen.add(received.message.job_id)
+        received.ack()
+    assert seen <= {"meanwhile", "afterwards"}
+    assert took_s < SOON_S
+    broker.close()
+
+
 def test_a_delivery_unacknowledged_for_too_long_does_no_harm(
     private_rabbitmq: rabbitmq.PrivateRabbitMQ | rabbitmq.ContainerRabbitMQ,
 ) -> None:

@@ -12,7 +12,7 @@ def test_broken_input_ends_in_an_answer_or_an_abort_over_both_paths(tmp_path: Pa
     """Data sets, commands, PDUs and requests for associations: no crash, no hang, no growth, one verdict of both."""
     with ExitStack() as stack:
         targets = [stack.enter_context(target.running(tmp_path / path, path)) for path in ("fast", "stock")]
-        findings = campaign.run(targets, corpus.seeds(None), 7, range(_INPUTS), lambda _done: None)
+        findings = campaign.run(targets, corpus.seeds(None), 7, range(_INPUTS), lambda _next, _findings: True)
 
     assert findings.faults == []
     for outcomes in findings.outcomes.values():

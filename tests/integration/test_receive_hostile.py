@@ -17,6 +17,7 @@ from pynetdicom.dimse_primitives import C_STORE
 
 from gateway.association import Limits
 from gateway.store import Store
+from tests.fuzz.peer import associate_rq
 from tests.receiving import (
     CT,
     EXPLICIT,
@@ -104,14 +105,22 @@ def test_half_associations_leave_nothing(local_store: Store, said: bytes) -> Non
     assert len(rows(local_store)) == 1
 
 
-def test_a_request_that_cannot_be_read_holds_no_place(local_store: Store) -> None:
+@pytest.mark.parametrize(
+    "request_pdu",
+    [
+        struct.pack(">BxL", 1, 74) + bytes(74),
+        associate_rq(CT, EXPLICIT).replace(b"\x20\0\0\x38\x01", b"\x20\0\0\x38\x10"),
+    ],
+    ids=["nothing but zeros", "an even presentation context id"],
+)
+def test_a_request_that_cannot_be_read_holds_no_place(local_store: Store, request_pdu: bytes) -> None:
     """As many broken A-ASSOCIATE-RQ as there are places: the next sender is served at once, not half a minute later."""
     limits = Limits(reserve_bytes=0, max_associations=4, drain_s=1)
 
     with receiving(local_store, limits) as running:
         for _ in range(8):
             with _connect(running) as peer:
-                peer.sendall(struct.pack(">BxL", 1, 74) + bytes(74))
+                peer.sendall(request_pdu)
                 while peer.recv(4096):
                     continue
         until(lambda: send_one(running.port, sending(image())) is not None, "a sender that is served", timeout_s=10)

@@ -1,6 +1,7 @@
 """Several receiving processes on one port, as one receiver."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -49,7 +50,44 @@ def test_processes_on_one_port_share_the_limit_and_drain_together(tmp_path: Path
     assert (indexed, left) == (_LIMIT, 0)
 
 
-def _associate(port: int) -> Association:
-    ae = AE("CT1")
+def test_what_holds_for_an_ae_title_holds_over_all_processes(tmp_path: Path) -> None:
+    """Two associations of CT1 over three processes and no third, while CT2 comes in; after a release, at once again."""
+    toml = '[[peers]]\nae_title = "CT1"\nmax_associations = 2\nmax_instances_per_s = 20.0\n'
+    gateway = GatewayProcess(
+        tmp_path,
+        toml=toml + '[[peers]]\nae_title = "CT2"\n',
+        roles="receive",
+        HYBRIDMED_RECEIVE_PROCESSES="3",
+    )
+    assert gateway.cli("db", "upgrade").returncode == 0
+    gateway.start()
+    wait_until(lambda: gateway.running_count("receive") == 3, 60, "three heartbeats")
+    opened = [_associate(gateway.dicom_port) for _ in range(2)]
+    refused = [_associate(gateway.dicom_port) for _ in range(6)]
+    other = _associate(gateway.dicom_port, "CT2")
+    others_end = other.is_established
+    sent = [sending(image()) for _ in range(25)]
+    began = time.monotonic()
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda one: [send(one, each) for each in sent], opened))
+    took_s = time.monotonic() - began
+    again = []
+    for _ in range(10):
+        opened.pop().release()
+        again.append(opened := [*opened, _associate(gateway.dicom_port)])
+    ends = [one[-1].is_established or one[-1].is_released for one in again]
+    for one in (*opened, other):
+        one.release()
+    gateway.stop()
+
+    assert all(one.is_rejected for one in refused)
+    assert others_end
+    assert all(answer is not None and answer.status == 0 for those in answers for answer in those)
+    assert took_s > 1.2  # twenty at once, then twenty a second: of each process they would have been done at once
+    assert all(ends)
+
+
+def _associate(port: int, calling_ae: str = "CT1") -> Association:
+    ae = AE(calling_ae)
     ae.acse_timeout = ae.network_timeout = ae.dimse_timeout = 60
     return ae.associate("127.0.0.1", port, contexts=[build_context(CT, EXPLICIT)], ae_title="HYBRIDMED")

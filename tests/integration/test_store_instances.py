@@ -25,7 +25,8 @@ from gateway.store.instances import (
     lose_associations,
     open_associations,
 )
-from gateway.store.tables import artefact, association, instance, job, series, study
+from gateway.store.studies import list_arriving
+from gateway.store.tables import artefact, association, association_content, instance, job, series, study
 from tests.receiving import EXPLICIT, encoded, image, rows
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -91,7 +92,7 @@ def test_a_late_instance_opens_the_next_revision_once(store: Store) -> None:
 
 
 def test_a_repeat_is_a_no_op_for_a_complete_study_and_its_association_counts(store: Store) -> None:
-    """The same bytes once more: no row, no revision, yet the new association carries the study."""
+    """The same bytes once more: no row, no revision, yet the new association carries the study beside the first."""
     received = _received(image())
     _index(store, received)
     _complete(store)
@@ -101,7 +102,50 @@ def test_a_repeat_is_a_no_op_for_a_complete_study_and_its_association_counts(sto
 
     assert outcome == BatchOutcome(repeated=1)
     assert (row.state, row.revision, row.last_received_at) == ("routed", 1, NOON)
-    assert [row.association_id for row in rows(store)] == ["a2"]
+    assert [row.association_id for row in rows(store)] == ["a1"]
+    assert _carried(store) == {"a1": 1, "a2": 1}
+
+
+def test_a_repeat_does_not_hide_that_the_first_association_is_open(store: Store) -> None:
+    """A sends half a study; B repeats that half and ends: the study waits for A, and for whoever carries it last."""
+    half = [_received(image("1.2.3")) for _ in range(3)]
+    with store.write() as connection:
+        opened = [OpenedAssociation(name, "r1", "CT1", "HYBRIDMED", NOON) for name in ("a", "b")]
+        open_associations(connection, opened)
+    _index(store, *(replace(one, association_id="a") for one in half))
+    _index(store, *(replace(one, association_id="b") for one in half))
+    seen = []
+
+    for name in ("b", "a"):
+        seen.append(_open_associations(store))
+        with store.write() as connection:
+            close_associations(connection, [ClosedAssociation(name, "released", NOON)])
+    seen.append(_open_associations(store))
+
+    assert seen == [2, 1, 0]
+
+
+def test_a_batch_that_is_repeated_after_a_fault_counts_once(store: Store) -> None:
+    """What an association carried is what it sent, however often the step is done."""
+    batch = [_received(image("1.2.3")) for _ in range(2)]
+
+    _index(store, *batch)
+    _index(store, *batch)
+    _index(store, _received(image("1.2.3")))
+
+    assert _carried(store) == {"a1": 3}
+
+
+def _carried(store: Store) -> dict[str, int]:
+    columns = (association_content.c.association_id, association_content.c.instances)
+    with store.read() as connection:
+        return {name: count for name, count in connection.execute(sa.select(*columns))}
+
+
+def _open_associations(store: Store) -> int:
+    with store.read() as connection:
+        (arriving,) = list_arriving(connection, NOON + timedelta(hours=1))
+    return arriving.open_associations
 
 
 def test_other_bytes_replace_and_the_first_may_come_back(store: Store) -> None:

@@ -133,7 +133,7 @@ def test_a_bundle_that_is_not_installed_is_a_dead_job(store: Store, study_uid: s
     assert job_of(store, job_id).reason == "NotFoundError: bundle 'absent' is not installed on this worker"
 
 
-@pytest.mark.parametrize("error", [DeviceError("out of memory"), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))])
+@pytest.mark.parametrize("error", [DeviceError("out of memory"), OSError(errno.EIO, os.strerror(errno.EIO))])
 def test_an_error_that_may_pass_is_tried_again_and_then_dead(store: Store, study_uid: str, error: Exception) -> None:
     """The job is given up after the last try, with the reason."""
     job_id = add_job(store, study_uid)

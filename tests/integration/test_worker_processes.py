@@ -71,6 +71,20 @@ def test_a_killed_worker_leaves_its_job_to_another(
     assert job_of(store, job_id).attempts == 2
 
 
+def test_a_worker_that_hangs_ends_itself(sqlite_store: Store, real_data: RealData, tmp_path: Path) -> None:
+    """The device does not return: after the limit the process ends, and the job waits with the reason for another."""
+    job_id = add_job(sqlite_store, take_in(sqlite_store, real_data.cxr[0]))
+
+    with _worker(sqlite_store, "hanging", "device", str(tmp_path / "held"), "1") as hanging:
+        eventually((tmp_path / "held").exists, "the worker holds the job", _START_S)
+        eventually(lambda: not hanging.is_running, "the worker ends by itself", _START_S)
+
+    job = job_of(sqlite_store, job_id)
+    assert (job.state, job.reason) == (State.QUEUED, "JobHungError: no result within 1 s")
+    with _worker(sqlite_store, "second"):
+        eventually(lambda: job_of(sqlite_store, job_id).state is State.DONE, "the second worker is done", _START_S)
+
+
 def test_two_workers_share_the_jobs(store: Store, real_data: RealData) -> None:
     """Both look at the same queue; each job is claimed once and has one result."""
     uids = [take_in(store, file) for file in real_data.cxr]

@@ -109,11 +109,20 @@ class PrivatePostgres:
             run(*become, *initdb, "--locale=C", "--no-sync", cwd=home)
             server = [*become, str(folder / "postgres"), "-D", data, "-p", str(self.port)]
             settings = ["-c", f"listen_addresses={LOOPBACK}", "-c", "unix_socket_directories=", "-c", "fsync=off"]
-            program = Program([*server, *settings], log=home / "log", cwd=home)
-            program.start()
-            closing.callback(program.stop)
-            program.wait_ready(lambda: can_create_databases(self.port), _START_TIMEOUT_S)
+            self._program = Program([*server, *settings], log=home / "log", cwd=home)
+            closing.callback(self._program.stop)
+            self.start()
             self._closing = closing.pop_all()
+
+    def start(self) -> None:
+        """Start the server with what it stored before; returns when it lets clients in."""
+        if not self._program.is_running:
+            self._program.start()
+            self._program.wait_ready(lambda: can_create_databases(self.port), _START_TIMEOUT_S)
+
+    def kill(self) -> None:
+        """End the server at once, as the end of its process by the kernel would."""
+        self._program.kill()
 
     def close(self) -> None:
         """End the server and remove its files."""

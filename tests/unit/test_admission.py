@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from gateway.admission import Admission, Pace, Refusal
+from gateway.admission import TOO_MANY, TOO_MANY_OF_TITLE, Admission, OwnTurns, Pace, Refusal, next_turn
 from gateway.config.dicom_tls import DicomTls
 from gateway.config.peers import Peer
 
@@ -34,7 +34,7 @@ def test_peers_come_from_where_they_are(calling_ae: str, address: str, expected:
     """An AE title that nobody named is unknown; one without addresses comes from anywhere."""
     admission = Admission([Peer(ae_title="CT1", addresses=NET), Peer(ae_title="ANY")])
 
-    assert reason(admission.refusal(calling_ae, address, None, 0)) == expected
+    assert reason(admission.refusal(calling_ae, address, None)) == expected
 
 
 def test_a_certificate_is_for_its_titles() -> None:
@@ -42,21 +42,20 @@ def test_a_certificate_is_for_its_titles() -> None:
     table = {"cn:ct1": ("CT1",), "sha256:" + "0" * 64: ("CT2",)}
     admission = Admission((), table)
 
-    assert admission.refusal("CT1", "", {"cn:ct1", "dns:x"}, 0) is None
-    assert admission.refusal("CT2", "", {"sha256:" + "0" * 64}, 0) is None
-    assert reason(admission.refusal("CT2", "", {"cn:ct1"}, 0)) == "certificate is not for this AE title"
-    assert admission.refusal("CT2", "", None, 0) is None
-    assert Admission().refusal("CT2", "", {"cn:x"}, 0) is None
+    assert admission.refusal("CT1", "", {"cn:ct1", "dns:x"}) is None
+    assert admission.refusal("CT2", "", {"sha256:" + "0" * 64}) is None
+    assert reason(admission.refusal("CT2", "", {"cn:ct1"})) == "certificate is not for this AE title"
+    assert admission.refusal("CT2", "", None) is None
+    assert Admission().refusal("CT2", "", {"cn:x"}) is None
 
 
 def test_a_limit_of_associations_is_told_as_for_now() -> None:
-    """The sender may come again (PS3.8 table 9-21: transient, local limit exceeded)."""
-    admission = Admission([Peer(ae_title="CT1", max_associations=2)])
+    """The sender may come again (PS3.8 table 9-21: transient, local limit exceeded); who has none is not asked."""
+    admission = Admission([Peer(ae_title="CT1", max_associations=2), Peer(ae_title="CT2")])
 
-    assert admission.refusal("CT1", "", None, 1) is None
-    refusal = admission.refusal("CT1", "", None, 2)
-    assert refusal is not None
-    assert (refusal.result, refusal.source, refusal.diagnostic) == (2, 3, 2)
+    assert admission.max_associations == {"CT1": 2}
+    for refusal in (TOO_MANY, TOO_MANY_OF_TITLE):
+        assert (refusal.result, refusal.source, refusal.diagnostic) == (2, 3, 2)
 
 
 def test_rights_close_sop_classes() -> None:
@@ -77,12 +76,20 @@ def test_a_pace_delays_and_loses_nothing() -> None:
         slept.append(round(seconds, 3))
         now[0] += seconds
 
-    pace = Pace(10, lambda: now[0], sleep)
+    pace = Pace(10, OwnTurns(), lambda: now[0], sleep)
     now[0] += 60
     for _ in range(14):
         pace.wait()
 
     assert slept == [0.1, 0.1, 0.1]
+
+
+def test_a_turn_kept_by_another_start_of_the_machine_holds_up_nobody() -> None:
+    """Its monotonic clock was hours ahead of ours; nor does what is no time."""
+    assert next_turn(50_000.0, 100.0, 0.1) == 100.0
+    assert next_turn(float("nan"), 100.0, 0.1) == 100.0
+    assert next_turn(100.3, 100.0, 0.1) == 100.3
+    assert next_turn(20.0, 100.0, 0.1) == 99.0
 
 
 @pytest.mark.parametrize("name", ["ct1", "sha256:12", "subject:x", "dns:"])

@@ -12,7 +12,14 @@ from inference.errors import BundleError, DeviceError
 
 @pytest.mark.parametrize(
     "error",
-    [DeviceError("x"), DatabaseAwayError("x"), BrokerAwayError("x"), MemoryError(), OSError(errno.ENOSPC, "No space")],
+    [
+        DeviceError("x"),
+        DatabaseAwayError("x"),
+        BrokerAwayError("x"),
+        MemoryError(),
+        OSError(errno.ENOSPC, "No space"),
+        OSError(errno.EROFS, "Read-only"),
+    ],
 )
 def test_faults_of_the_machine_may_pass(error: Exception) -> None:
     """The device, the services, the memory and the disk come back."""

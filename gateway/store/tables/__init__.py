@@ -27,13 +27,23 @@ from gateway.store.tables.fhir import fhir_export, fhir_index, fhir_index_state,
 from gateway.store.tables.operate import installation, schema_floor
 from gateway.store.tables.people import commitment, web_session, workitem, workitem_event, workitem_subscription
 from gateway.store.tables.processing import artefact, delivery, finding, job, outbox
-from gateway.store.tables.receiving import association, instance, quarantine, rejection, series, service, study
+from gateway.store.tables.receiving import (
+    association,
+    association_content,
+    instance,
+    quarantine,
+    rejection,
+    series,
+    service,
+    study,
+)
 from gateway.store.tables.retention import removal
 
 __all__ = [
     "access_token",
     "artefact",
     "association",
+    "association_content",
     "audit_cursor",
     "audit_event",
     "commitment",

@@ -10,12 +10,15 @@ from gateway.store.tables.base import BIG, UID, metadata
 _BYTEWISE = sa.String(1024).with_variant(sa.String(1024, collation="C"), "postgresql")
 """Compared byte by byte, as SQLite does it: a text that begins with another is then a range of the index."""
 
+_BYTEWISE_ID = sa.String(64).with_variant(sa.String(64, collation="C"), "postgresql")
+"""An id, compared as index values are: with another collation no index would lead from one to the other."""
+
 fhir_resource = sa.Table(
     "fhir_resource",
     metadata,
     sa.Column("id", BIG, primary_key=True, autoincrement=True),
     sa.Column("type", sa.String(32), nullable=False),
-    sa.Column("resource_id", sa.String(64), nullable=False),
+    sa.Column("resource_id", _BYTEWISE_ID, nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("is_current", sa.Boolean, nullable=False),
     sa.Column("is_deleted", sa.Boolean, nullable=False, server_default=sa.false()),  # a version that says: no more
@@ -87,6 +90,7 @@ fhir_export = sa.Table(
     sa.Column("id", sa.String(36), primary_key=True),
     sa.Column("requested_at", UtcDateTime, nullable=False, index=True),
     sa.Column("request", sa.Text, nullable=False),  # the address that was asked
+    sa.Column("owner", sa.String(255)),  # who asked, as kind and name; null: nobody had to say
     sa.Column("types", sa.JSON, nullable=False),
     sa.Column("patients_only", sa.Boolean, nullable=False),
     sa.Column("since", UtcDateTime),

@@ -124,6 +124,16 @@ instance = sa.Table(
     sa.Index("ix_instance_study_current", "study_instance_uid", "is_current", "series_instance_uid", "sop_class_uid"),
 )
 
+association_content = sa.Table(
+    "association_content",
+    metadata,
+    # An instance that comes twice stays with the association that brought its bytes first; both carried its study.
+    sa.Column("association_id", sa.String(36), primary_key=True),
+    sa.Column("study_instance_uid", UID, sa.ForeignKey("study.study_instance_uid"), primary_key=True, index=True),
+    sa.Column("sop_class_uid", UID, primary_key=True),
+    sa.Column("instances", sa.Integer, nullable=False),  # that came, repeated ones too
+)
+
 quarantine = sa.Table(
     "quarantine",
     metadata,

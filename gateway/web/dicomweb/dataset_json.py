@@ -17,9 +17,8 @@ from pydicom.dataset import Dataset
 from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.multival import MultiValue
 
-from gateway.decoding import MALFORMED, read_file
+from gateway.decoding import MALFORMED, is_of_disk, parsing, read_file
 from gateway.elements import DEFLATED
-from gateway.quiet import quietly
 from gateway.web.dicomweb.pixels import pixel_element
 
 BULK_MARK: Final = "\x01"
@@ -81,7 +80,7 @@ def read_json(path: Path, remembered: Remembered | None = None) -> dict[str, Jso
     One of `gateway.decoding.MALFORMED`
         It cannot be parsed.
     """
-    with path.open("rb") as stream, quietly():
+    with path.open("rb") as stream, parsing():
         dataset = read_file(stream, stop_before_pixels=True)
         syntax = str(dataset.file_meta.TransferSyntaxUID)
         pixels = _deflated_pixels(path) if syntax in DEFLATED else pixel_element(stream, syntax)
@@ -134,7 +133,9 @@ class _Models:
                 continue
             try:
                 model[name] = self._element(dataset, raw, context, where + name, depth)
-            except MALFORMED:
+            except (OSError, *MALFORMED) as error:
+                if isinstance(error, OSError) and is_of_disk(error):
+                    raise
                 model[name] = {"vr": str(getattr(raw, "VR", None) or "UN")[:2]}
             if key is not None:
                 self._remembered.keep(key, model[name])

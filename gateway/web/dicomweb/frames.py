@@ -10,8 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.decoding import MALFORMED, FrameDecoder, UndecodableError, read_file
-from gateway.quiet import quietly
+from gateway.decoding import MALFORMED, FrameDecoder, UndecodableError, parsing, read_file
 from gateway.store import Store
 from gateway.web.dicomweb.multipart import closing, new_boundary, part_head
 from gateway.web.dicomweb.negotiation import ANY_SYNTAX, EXPLICIT, MULTIPART, OCTETS, MediaRange, accepted
@@ -202,7 +201,7 @@ def bulk_value(path: Path, steps: Sequence[str]) -> bytes:
     if len(steps) > _DEPTH_LIMIT or len(steps) % 2 == 0:
         raise HTTPException(400, "bulk data is named by a tag, or by tag/item/tag")
     try:
-        with quietly():
+        with parsing():
             # Of the first tag alone: what a large file holds besides is not taken into memory.
             dataset = read_file(path, specific_tags=[_tag(steps[0])])
             for tag, item in zip(steps[:-1:2], steps[1::2], strict=True):

@@ -13,10 +13,9 @@ from typing import BinaryIO
 
 from pydicom.dataset import Dataset
 
-from gateway.decoding import MALFORMED, read_file
+from gateway.decoding import MALFORMED, parsing, read_file
 from gateway.elements import DEFLATED
 from gateway.errors import GatewayError
-from gateway.quiet import quietly
 from gateway.web.dicomweb.streaming import FileSlice
 
 IMPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
@@ -91,7 +90,7 @@ def pixel_layout(path: Path, _size_bytes: int) -> PixelLayout:
         There is no pixel data, or its frames cannot be told apart; also for a deflated data set.
     """
     try:
-        with path.open("rb") as stream, quietly():
+        with path.open("rb") as stream, parsing():
             dataset = read_file(stream, stop_before_pixels=True)
             syntax = str(dataset.file_meta.TransferSyntaxUID)
             if syntax in DEFLATED:

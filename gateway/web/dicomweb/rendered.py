@@ -19,11 +19,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.decoding import MALFORMED, FrameDecoder, UndecodableError, read_file
+from gateway.decoding import MALFORMED, FrameDecoder, UndecodableError, parsing, read_file
 from gateway.elements import DEFLATED
 from gateway.errors import GatewayError
 from gateway.query import StoredObject
-from gateway.quiet import quietly
 from gateway.store import Store
 from gateway.web.dicomweb.document import document_html
 from gateway.web.dicomweb.frames import frame_numbers, native_frame
@@ -164,20 +163,20 @@ class Rendered:
 
     def _made(self, one: StoredObject, index: int, media_type: str, wish: _Wish) -> bytes:
         path = self._store.files.local(one.path)
-        with quietly():
-            try:
-                if (one.rows or 0) * (one.columns or 0) > _PIXELS_LIMIT:
-                    raise UnrenderableError("the image is too large to be rendered")
+        try:
+            if (one.rows or 0) * (one.columns or 0) > _PIXELS_LIMIT:
+                raise UnrenderableError("the image is too large to be rendered")
+            with parsing():
                 header = _header(path)
                 pixels, photometric = self._pixels(one, index, header)
                 return encode(shown(pixels, photometric, header, index, wish.window), media_type, wish)
-            except OSError as error:
-                log.error("retrieve.file_missing", file=path.name, errno=error.errno)
-                raise HTTPException(500, "the file of this instance is missing") from error
-            except UndecodableError as error:
-                raise UnrenderableError("the pixel data cannot be decoded") from error
-            except MALFORMED as error:
-                raise UnrenderableError("the image cannot be rendered: its header and its pixels disagree") from error
+        except OSError as error:
+            log.error("retrieve.file_missing", file=path.name, errno=error.errno)
+            raise HTTPException(500, "the file of this instance is missing") from error
+        except UndecodableError as error:
+            raise UnrenderableError("the pixel data cannot be decoded") from error
+        except MALFORMED as error:
+            raise UnrenderableError("the image cannot be rendered: its header and its pixels disagree") from error
 
     def _pixels(self, one: StoredObject, index: int, header: Dataset) -> tuple[NDArray[Any], str]:
         path = self._store.files.local(one.path)
@@ -224,7 +223,7 @@ def encode(picture: NDArray[Any], media_type: str, wish: _Wish) -> bytes:
 
 def _document(path: Path) -> bytes:
     try:
-        with quietly():
+        with parsing():
             return document_html(_header(path))
     except MALFORMED as error:
         raise UnrenderableError("the report cannot be read") from error
@@ -232,7 +231,7 @@ def _document(path: Path) -> bytes:
 
 def _header(path: Path) -> Dataset:
     try:
-        with quietly():
+        with parsing():
             return read_file(path, stop_before_pixels=True)
     except OSError as error:
         raise HTTPException(500, "the file of this instance is missing") from error

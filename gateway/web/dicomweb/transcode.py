@@ -11,8 +11,7 @@ import structlog
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from gateway.decoding import MALFORMED, PLUGINS, FrameDecoder, UndecodableError, read_file
-from gateway.quiet import quietly
+from gateway.decoding import MALFORMED, PLUGINS, FrameDecoder, UndecodableError, parsing, read_file
 from gateway.web.dicomweb.negotiation import EXPLICIT
 from gateway.web.dicomweb.pixels import BIG_ENDIAN, NATIVE
 
@@ -35,7 +34,7 @@ def to_explicit(path: Path, decoder: FrameDecoder) -> bytes:
         Its pixel data, or the data set, cannot be read.
     """
     try:
-        with quietly():
+        with parsing():
             return _encoded(_converted(path, decoder))
     except MALFORMED as error:
         raise UndecodableError(type(error).__name__) from error

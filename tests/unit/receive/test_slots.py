@@ -1,10 +1,11 @@
-"""The limit of associations over several processes."""
+"""Limits over several processes."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
-from gateway.receive.slots import Slots
+from gateway.receive.slots import SharedTurns, Slots
 
 _OTHER = """
 import sys
@@ -37,3 +38,47 @@ def test_the_limit_holds_over_processes_and_a_killed_one_gives_back(tmp_path: Pa
     slots.give_back("first")
     assert slots.take("fourth")
     slots.close()
+
+
+def test_an_ae_title_has_places_of_its_own(tmp_path: Path) -> None:
+    """Whatever stands in the title; nobody else's places are taken by it."""
+    everybody, one, other = (Slots(tmp_path, 104, 1, title) for title in ("", "A/../B", "A"))
+
+    assert [slots.take("first") for slots in (everybody, one, other)] == [True] * 3
+    assert not one.take("second")
+    for slots in (everybody, one, other):
+        slots.close()
+
+
+def test_processes_share_the_turns_of_an_ae_title(tmp_path: Path) -> None:
+    """Two processes and two threads take 60 turns: each has its own, one gap apart."""
+    command = [sys.executable, "-c", _TURNS, str(tmp_path)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    taken = [float(line) for process in processes for line in process.communicate(timeout=60)[0].split()]
+    (last,) = [SharedTurns(tmp_path, 104, "CT1").take(100.0, 0.5)]
+
+    turns = sorted([*taken, last])
+    assert len(taken) == 60
+    assert turns == [turns[0] + 0.5 * number for number in range(61)]
+
+
+def test_a_disk_that_fails_holds_up_nobody(tmp_path: Path) -> None:
+    """The file is a folder, so that even root cannot open it: whoever writes instances tells of the disk."""
+    turns = SharedTurns(tmp_path, 104, "CT1")
+    (tmp_path / "incoming" / f".turns_{socket.gethostname()}_104_435431").mkdir()
+
+    assert [turns.take(100.0, 0.5) for _ in range(3)] == [100.0] * 3
+
+
+_TURNS = """
+import sys, threading
+from pathlib import Path
+from gateway.receive.slots import SharedTurns
+turns = SharedTurns(Path(sys.argv[1]), 104, "CT1")
+def take():
+    for _ in range(15):
+        print(turns.take(100.0, 0.5), flush=True)
+threads = [threading.Thread(target=take) for _ in range(2)]
+for each in threads: each.start()
+for each in threads: each.join()
+"""

@@ -10,6 +10,7 @@ from PIL import Image
 
 from gateway.errors import NotFoundError
 from gateway.report import render_outcome, render_pictures
+from gateway.report.source import SourceFiles
 from inference.findings import Findings, HeatMap, SourceFrame
 from tests.unit.report.outcomes import (
     ALGORITHM,
@@ -46,6 +47,25 @@ def test_a_retry_gives_the_same_bytes(tmp_path: Path) -> None:
     first, second = (render_outcome(xray_findings(), assignment(), files) for _ in range(2))
 
     assert [_bytes(each.dataset) for each in first] == [_bytes(each.dataset) for each in second]
+
+
+@pytest.mark.parametrize("is_volume", [False, True])
+def test_headers_that_were_read_before_give_the_same_bytes(tmp_path: Path, is_volume: bool) -> None:
+    """Reading once for all objects, and looking at what was read, changes nothing in what is written."""
+    files = write_series(tmp_path, 3) if is_volume else write_xray(tmp_path)
+    outcome = volume_findings(files) if is_volume else xray_findings()
+    looked_at = {path: pydicom.dcmread(path, stop_before_pixels=True) for path in files}
+    for header in looked_at.values():
+        str(header)  # decodes every element
+    plain = render_outcome(outcome, assignment(), files)
+
+    once = SourceFiles(files, looked_at.get)
+    first, second = (render_outcome(outcome, assignment(), once) for _ in range(2))
+
+    wanted = [_bytes(each.dataset) for each in plain]
+    assert [_bytes(each.dataset) for each in first] == wanted
+    assert [_bytes(each.dataset) for each in second] == wanted
+    assert render_pictures(outcome, once) == render_pictures(outcome, files)
 
 
 @pytest.mark.parametrize(("revision", "ordinal"), [(2, 0), (1, 1)])
