@@ -158,7 +158,9 @@ SERVICES = (
         (3, 9),
         "role dispatch",
     ),
-    _fault("RabbitMQ out of disk", "broker", _alarm("set_disk_free_limit", "900000GB", "50MB"), (3, 9), "role dispatch"),
+    _fault(
+        "RabbitMQ out of disk", "broker", _alarm("set_disk_free_limit", "900000GB", "50MB"), (3, 9), "role dispatch"
+    ),
     _fault("messages repeated", "broker", _repeat_messages),
     _fault("messages reordered", "broker", _reorder_messages),
 )
