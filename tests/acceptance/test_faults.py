@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
 ]
 
-FAULTS = 10
+FAULTS = 5
 SEED = 20261121
 
 

@@ -77,7 +77,7 @@ from gateway.receive.slots import SharedTurns
 turns = SharedTurns(Path(sys.argv[1]), 104, "CT1")
 def take():
     for _ in range(15):
-        print(turns.take(100.0, 0.5), flush=True)
+        sys.stdout.write(f"{turns.take(100.0, 0.5)}\\n")  # whole lines: print writes text and end apart
 threads = [threading.Thread(target=take) for _ in range(2)]
 for each in threads: each.start()
 for each in threads: each.join()
