@@ -12,6 +12,7 @@ query/              what can be asked: objects by UID, matching for QIDO-RS and 
 workitem/           Unified Procedure Step: every job as a workitem, by DIMSE and UPS-RS; who is told of it
 spool.py            one instance to disk: temporary file, rename, fsync; what a restart finds
 indexer.py          stored instances -> rows, in batches; quarantine.py  what it put aside, back to it
+calling.py          associations that we ask for, ended; once.py  secret files made at their first use
 disk.py             whether the data folder has room, and may be written to
 study.py            when a study is complete (pure; the clock is passed in)
 routing.py          which bundles a study wants (pure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from uuid import uuid4
 
 import structlog
@@ -32,10 +33,7 @@ def put_back(store: Store, path: str) -> None:
     GatewayError
         The file could not be moved; it is where it was.
     """
-    with store.read() as connection:
-        if not is_quarantined(connection, path):
-            raise NotFoundError(f"no quarantined file {path}")
-    source = store.data_dir / path
+    source = _listed(store, path)
     with Spool(store.data_dir, str(uuid4()), DiskLimits(reserve_bytes=0, max_instance_bytes=0)) as spool:
         try:
             source.rename(spool.folder / source.name)
@@ -65,10 +63,7 @@ def discard(store: Store, path: str) -> None:
     GatewayError
         The file could not be removed; it is listed as before.
     """
-    with store.read() as connection:
-        if not is_quarantined(connection, path):
-            raise NotFoundError(f"no quarantined file {path}")
-    source = store.data_dir / path
+    source = _listed(store, path)
     try:
         source.unlink(missing_ok=True)  # before the row: what is listed may be gone, what lies there is always listed
         sync_folder(source.parent)
@@ -77,3 +72,11 @@ def discard(store: Store, path: str) -> None:
     with store.write() as connection:
         remove_quarantined(connection, path)
     log.warning("quarantine.discarded", path=path)
+
+
+def _listed(store: Store, path: str) -> Path:
+    """Return where a listed file lies; NotFoundError where no such file is listed."""
+    with store.read() as connection:
+        if not is_quarantined(connection, path):
+            raise NotFoundError(f"no quarantined file {path}")
+    return store.data_dir / path

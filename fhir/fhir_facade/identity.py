@@ -6,13 +6,12 @@ patient; who has the patient's data cannot work out the id.
 
 from __future__ import annotations
 
-import os
-import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.errors import ConfigurationError
+from gateway.once import write_once
 
 FILE_NAME = "installation-id"
 
@@ -47,24 +46,8 @@ def installation_ids(data_dir: Path) -> ResourceIds:
     """
     path = data_dir / FILE_NAME
     if not path.exists():
-        _create(path)
+        write_once(path, str(uuid.uuid4()))
     try:
         return ResourceIds(uuid.UUID(path.read_text(encoding="ascii").strip()))
     except ValueError:
         raise ConfigurationError(f"{path} holds no UUID: restore it from a backup") from None
-
-
-def _create(path: Path) -> None:
-    """Write the secret whole or not at all; of several processes that start at once, the first one's stays."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{FILE_NAME}-")  # made with mode 0600
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(f"{uuid.uuid4()}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        path.hardlink_to(temporary)
-    except FileExistsError:
-        return
-    finally:
-        temporary.unlink()

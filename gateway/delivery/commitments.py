@@ -20,6 +20,7 @@ from pynetdicom import build_context, build_role
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import N_EVENT_REPORT
 
+from gateway.calling import ended
 from gateway.commitment import PUSH_MODEL, CommitmentResult, event_report, look_up
 from gateway.commitment_service import note_told
 from gateway.config import DicomAddress
@@ -196,13 +197,8 @@ class CommitmentTeller:
         contexts = [build_context(PUSH_MODEL, list(UNCOMPRESSED))]
         role = build_role(PUSH_MODEL, scp_role=True)
         association = connect(address, self._ae_title, contexts, self._limits.timeout_s, role, security=self._security)
-        try:
-            with held_still(association):
-                yield association
-        except BaseException:
-            association.abort()
-            raise
-        association.release()
+        with ended(association), held_still(association):
+            yield association
 
     def _tell(self, association: Association, one: Commitment, result: CommitmentResult) -> None:
         status = self._ask(association, result)

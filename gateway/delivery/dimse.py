@@ -14,6 +14,7 @@ from pynetdicom.association import Association
 from pynetdicom.dsutils import split_dataset
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined] # made at import
 
+from gateway.calling import ended
 from gateway.config import DicomAddress
 from gateway.delivery.sender import Outgoing
 from gateway.delivery.status import is_stored, raise_for
@@ -67,12 +68,8 @@ class DimseSender:
         )
         if not association.is_established:
             raise DestinationAwayError(_why_not(association))
-        try:
+        with ended(association):
             yield association
-        except BaseException:
-            association.abort()
-            raise
-        association.release()
 
     def _entity(self, objects: Sequence[Outgoing]) -> AE:
         entity = AE(ae_title=self._ae_title)

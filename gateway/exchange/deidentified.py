@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
-import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +21,7 @@ from typing import Any, Final, Protocol
 
 from gateway.errors import ConfigurationError
 from gateway.exchange.report import Json, Report
+from gateway.once import write_once
 
 PSEUDONYM_SYSTEM: Final = "urn:hybridmed:pseudonym"
 KEY_FILE: Final = "pseudonym-key"
@@ -105,7 +104,7 @@ def secret_key(data_dir: Path) -> bytes:
     """
     path = data_dir / KEY_FILE
     if not path.exists():
-        _create(path)
+        write_once(path, secrets.token_hex(32))
     try:
         key = bytes.fromhex(path.read_text(encoding="ascii").strip())
     except ValueError:
@@ -113,22 +112,6 @@ def secret_key(data_dir: Path) -> bytes:
     if len(key) < _SHORTEST_KEY:
         raise ConfigurationError(f"{path} holds no key: restore it from a backup")
     return key
-
-
-def _create(path: Path) -> None:
-    """Write a key whole or not at all; of several processes that start at once, the first one's stays."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{KEY_FILE}-")  # made with mode 0600
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(f"{secrets.token_hex(32)}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        path.hardlink_to(temporary)
-    except FileExistsError:
-        return
-    finally:
-        temporary.unlink()
 
 
 def deidentified(report: Report, pseudonyms: Pseudonyms) -> Report:

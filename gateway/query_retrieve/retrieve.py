@@ -16,6 +16,7 @@ from pynetdicom.dimse_primitives import C_GET, C_MOVE, DimseServiceType
 from gateway.audit.acts import Moved, transferred
 from gateway.audit.event import AuditEvent
 from gateway.audit.trail import record
+from gateway.calling import ended
 from gateway.config import DicomAddress
 from gateway.decoding import FrameDecoder
 from gateway.dimse_service import UNCOMPRESSED
@@ -185,13 +186,8 @@ class Retrieval:
         timeout_s = self._parts.timeout.total_seconds()
         originator = Originator((self._association.requestor.ae_title or "").strip(), self._request.MessageID or 0)
         association = open_association(address, self._parts.ae_title, objects, timeout_s, self._parts.security)
-        try:
-            with held_still(association):
-                yield StoreUser(association, self._parts.decoder, timeout_s, originator)
-        except BaseException:
-            association.abort()
-            raise
-        association.release()
+        with ended(association), held_still(association):
+            yield StoreUser(association, self._parts.decoder, timeout_s, originator)
 
     def _store_all(self, user: StoreUser, objects: Sequence[StoredObject]) -> None:
         for stored in objects:

@@ -18,6 +18,7 @@ import structlog
 from pynetdicom import AE, build_role
 from pynetdicom.association import Association
 
+from gateway.calling import ended
 from gateway.config import DicomAddress
 from gateway.errors import DatabaseAwayError, DestinationAwayError
 from gateway.job import retry_delay
@@ -168,17 +169,13 @@ class Teller:
         )
         if not association.is_established:
             raise DestinationAwayError("no association for UPS Event")
-        try:
+        with ended(association):
             if not association.accepted_contexts:
                 raise DestinationAwayError("the peer does not take the role of SCU of UPS Event")
             for number, event in enumerate(events, start=1):
                 self._report(association, event, number)
                 if self._stop.is_set() and number < len(events):
                     raise DestinationAwayError("the role stops")  # the rest is told after the restart
-        except BaseException:
-            association.abort()
-            raise
-        association.release()
 
     def _report(self, association: Association, event: Event, number: int) -> None:
         if not association.is_established:

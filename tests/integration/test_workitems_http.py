@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from xml.etree import ElementTree
 
 import httpx
 import pytest
@@ -14,6 +15,7 @@ from gateway.job import State
 from gateway.store import Store, jobs
 from gateway.store.jobs import JobFilter, list_jobs
 from gateway.store.results import NewArtefact, commit_results
+from tests.dicomweb import parts
 from tests.upsteps import CT, STUDY, change, code, created, creation, performed, progress, serving, state_of, take_study
 from tests.upsteps import value as value_of
 from tests.working import add_job, job_of
@@ -64,6 +66,23 @@ def test_every_job_is_a_workitem(store: Store, client: httpx.Client) -> None:
     retrieve = value_of(value_of(item, "0040E025"), "00081190")
     assert retrieve == f"{str(client.base_url).rstrip('/')}/studies/{STUDY}/series/{STUDY}.1"
     assert "00081195" not in step
+
+
+def test_a_workitem_is_xml_where_that_is_asked_for(store: Store, client: httpx.Client) -> None:
+    """One is a document, those found are parts, each the same as in JSON."""
+    uid = uid_of(add_job(store, STUDY))
+
+    one = client.get(f"/workitems/{uid}", headers={"Accept": "application/dicom+xml"})
+    found = client.get("/workitems", headers={"Accept": 'multipart/related; type="application/dicom+xml"'})
+
+    assert (one.status_code, found.status_code) == (200, 200)
+    assert one.headers["Content-Type"] == "application/dicom+xml"
+    ((head, part),) = parts(found)
+    assert head["Content-Type"] == "application/dicom+xml"
+    for document in (one.content, part):
+        root = ElementTree.fromstring(document)  # noqa: S314 # our own
+        said = {each.get("keyword"): each[0].text for each in root if each.get("vr") in {"CS", "UI"} and len(each)}
+        assert (said["SOPInstanceUID"], said["ProcedureStepState"]) == (uid, "SCHEDULED")
 
 
 def test_a_done_job_names_its_results(store: Store, client: httpx.Client) -> None:

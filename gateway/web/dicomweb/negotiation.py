@@ -48,21 +48,10 @@ def accepted(request: Request) -> Sequence[MediaRange]:
     return sorted((one for one in _named(request) if one.quality > 0), key=lambda one: -one.quality)
 
 
-def chosen_type(request: Request, offered: Sequence[str]) -> str:
-    """Return the offered media type that the client likes best, the first of equals; HTTPException 406 where none.
-
-    The quality of a type is that of the most particular range that it falls into (RFC 9110 12.5.1).
-    """
-    ranges = [one for one in _named(request) if not one.is_multipart]
-    best = max(offered, key=lambda media_type: _quality(ranges, media_type))
-    if _quality(ranges, best) <= 0:
-        raise HTTPException(406, f"this can be had as {', '.join(offered)}")
-    return best
-
-
 def chosen_model(request: Request) -> str:
     """Return how data sets are wanted: one of `DATA_SET_TYPES`, JSON where they are liked alike; HTTPException 406.
 
+    The quality of a type is that of the most particular range that it falls into (RFC 9110 12.5.1).
     XML is taken to be wanted whether or not the client says that each data set is to be a part of its own.
     """
     named = _named(request)
