@@ -12,13 +12,16 @@ codestream.py   the size that a compressed frame declares, checked before it is 
 applicability.py what a bundle is meant for
 views.py        an image in two looks: whole, then cut to the lungs
 lungs.py        are these lungs? measurements of them
+laplace.py      scores -> probabilities, the last layer's weights not being certain; conformal.py  label sets
+novelty.py      is the image like those that were learnt from, and the right way up?
 classes.py      probabilities -> findings of the label hierarchy
-bundle.py       bundle.toml -> Bundle (no torch); table.py reads its fields
+bundle.py       bundle.toml -> Bundle (no torch); level.py its label hierarchy; table.py reads its fields
 transforms.py   resample, window, letter-box; each with its inverse
 grid.py         volumes onto a grid along the patient's axes, and back by the exact inverse
 input_spec.py   what a network is shown: images or volumes; fit.py  whether a volume is that
 volume_labels.py a volume through a network, patch by patch; measurement.py  volume, mean, share below
-predict.py      Bundle + series -> findings, on a device; predict_volume.py  the same for volumes
+predict.py      Bundle + series -> findings, on a device; predict_volume.py  the same for volumes;
+                series_predictor.py  what both share: batches, one outcome for each image
 self_test.py    what a network says of a made-up input, at every load; device.py  CPU or GPU
 saliency.py     Grad-CAM; attribution.py  pixels that a class comes from, by captum
 foreign/        networks from elsewhere: TorchScript, ONNX, MONAI bundles; pinned.py  files with declared digests

@@ -8,7 +8,9 @@ Schema of `bundle.toml`, format 1 (a code is `{ value, scheme, meaning }`; field
     [weights]
     file = "weights.safetensors"          # beside bundle.toml
     sha256 = "..."                        # 64 hexadecimal digits, checked whenever the bundle is loaded
-    encoding = "float"                    # ? or "int8": matrices as int8, `<name>.scale` holding a scale per output
+    encoding = "float"                    # ? or "int8": matrices as int8, `<name>.scale` holding a scale per output;
+                                          # "int8-onnx": heads and int8 graphs (`inference.networks.graph_network`),
+                                          # where allowed by name
     [applicability]
     modalities = ["DX", "CR"]
     body_parts = ["CHEST", ...]           # a Body Part Examined with one of these words is meant
@@ -44,10 +46,13 @@ Schema of `bundle.toml`, format 1 (a code is `{ value, scheme, meaning }`; field
     color_lab = [L, a, b]                 # 0..100, -128..127, -128..127
     [[measurements]]                      # ? of every segment of a volume: `inference.measurement`
     [thresholds]                          # guards, by name; a bundle's kind says which it needs
-    [calibration]                         # ? written by `hybridmed calibrate`: temperature and, for label sets of a
-                                          # stated coverage, the least probability of each class, by level name
+    [calibration]                         # ? written by `hybridmed calibrate`: temperature (and what it would be
+                                          # without [laplace]) and, for label sets of a stated coverage, the least
+                                          # probability of each class, by level name
     [novelty]                             # ? written by `calibrate`: an image further than `limit` from all that was
-    file, sha256, limit                   # learnt from is not evaluable (`inference.novelty`)
+    file, sha256, limit                   # learnt from, or upside down, is not evaluable (`inference.novelty`)
+    [laplace]                             # ? written by `calibrate`: what is known of the last layer's weights
+    file, sha256                          # (`inference.laplace`)
     [training]                            # ? what `hybridmed train` needs
     [data]
     sources, licence, population = "..."
@@ -70,42 +75,18 @@ from inference.errors import BundleError
 from inference.findings import Algorithm, Code
 from inference.foreign.spec import NOBODY, Allowance, ForeignSpec, Meant, read_foreign
 from inference.input_spec import ProjectionInput, VolumeInput, read_input
+from inference.level import Level, read_levels
 from inference.measurement import MeasurementSpec, read_measurement
-from inference.pinned import pinned_file
+from inference.pinned import Pinned, pinned_file
 from inference.table import Table
 
 BUNDLE_FILE = "bundle.toml"
-ENCODINGS = ("float", "int8")
+ENCODINGS = ("float", "int8", "int8-onnx")
+_PROGRAM = "int8-onnx"
+"""The encoding that holds graphs, which ONNX Runtime runs: code, as a foreign network is."""
 _FORMAT = 1
 _FAMILY = Code("123109", "DCM", "Artificial Intelligence")
 _CIELAB = ((0, 100), (-128, 127), (-128, 127))
-
-
-@dataclass(frozen=True, slots=True)
-class LabelClass:
-    """One class of a level."""
-
-    name: str
-    code: Code
-    parent: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """One level of the label hierarchy."""
-
-    name: str
-    question: Code
-    classes: tuple[LabelClass, ...]
-    site: Code | None
-    positive: str | None
-    threshold: float
-    has_heat_map: bool
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes in the network's order."""
-        return tuple(label.name for label in self.classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +114,7 @@ class SelfTest:
 class NoveltySpec:
     """What tells whether an image is like those that were learnt from (`inference.novelty`)."""
 
-    path: Path
+    file: Pinned
     limit: float
 
 
@@ -173,6 +154,8 @@ class Bundle:
     training: Mapping[str, object]
     evaluation: Mapping[str, object]
     novelty: NoveltySpec | None
+    laplace: Pinned | None
+    """What is known of the last layer's weights (`inference.laplace`); None where nothing is."""
     self_test: SelfTest | None
     data: Data
 
@@ -199,7 +182,15 @@ class Bundle:
     @property
     def temperatures(self) -> tuple[float, ...]:
         """Calibration temperature of each level; 1 where none was found."""
-        found = self.calibration.get("temperature", {})
+        return self._temperatures("temperature")
+
+    @property
+    def temperatures_alone(self) -> tuple[float, ...]:
+        """Those that would do without a posterior of the last layer, to compare with."""
+        return self._temperatures("temperature_alone" if "temperature_alone" in self.calibration else "temperature")
+
+    def _temperatures(self, name: str) -> tuple[float, ...]:
+        found = self.calibration.get(name, {})
         by_level = found if isinstance(found, Mapping) else {}
         return tuple(float(by_level.get(level.name, 1.0)) for level in self.levels)
 
@@ -258,7 +249,8 @@ def load_bundle(path: Path, *, verify_weights: bool = True, allowance: Allowance
     Raises
     ------
     BundleError
-        Something is missing or wrong, or the network is foreign and not allowed; names file and field.
+        Something is missing or wrong, or the network is foreign, or its encoding a program, and not allowed; names
+        file and field.
     """
     top = _read(path / BUNDLE_FILE)
     if top.get("format", int) != _FORMAT:
@@ -267,12 +259,16 @@ def load_bundle(path: Path, *, verify_weights: bool = True, allowance: Allowance
     weights = top.table("weights")
     digest = pinned_file(weights, path)[1] if verify_weights else weights.get("sha256", str)
     data = top.table("data")
-    levels, spec = _levels(top), read_input(top.table("input"))
+    levels, spec = read_levels(top), read_input(top.table("input"))
     foreign = _foreign(top, path, levels, is_volume=isinstance(spec, VolumeInput))
-    if foreign is not None and not allowance.covers(name, digest):
-        reason = f"{foreign.kind!r} brings code from elsewhere: it serves only where the operator allows it, by"
-        rest = "; it is neither trained nor evaluated here"
-        raise top.wrong("network.kind", f'{reason} foreign_bundles = ["{name}={digest}"]{rest}')
+    encoding = _encoding(weights)
+    if not allowance.covers(name, digest):
+        reason = "brings code from elsewhere: it serves only where the operator allows it, by"
+        entry = f'{reason} foreign_bundles = ["{name}={digest}"]'
+        if foreign is not None:
+            raise top.wrong("network.kind", f"{foreign.kind!r} {entry}; it is neither trained nor evaluated here")
+        if encoding == _PROGRAM:
+            raise weights.wrong("encoding", f"{encoding!r} {entry}")
     return Bundle(
         path=path,
         name=name,
@@ -281,7 +277,7 @@ def load_bundle(path: Path, *, verify_weights: bool = True, allowance: Allowance
         intended_use=top.get("intended_use", str),
         algorithm=Algorithm(name, version, top.get("manufacturer", str), _FAMILY, digest),
         weights_path=path / weights.get("file", str),
-        encoding=_encoding(weights),
+        encoding=encoding,
         applicability=_applicability(top.table("applicability")),
         input=spec,
         levels=levels,
@@ -294,6 +290,7 @@ def load_bundle(path: Path, *, verify_weights: bool = True, allowance: Allowance
         training=top.table("training", is_optional=True).values,
         evaluation=top.table("evaluation", is_optional=True).values,
         novelty=_novelty(top, path) if verify_weights else None,
+        laplace=_laplace(top, path) if verify_weights else None,
         self_test=_self_test(top),
         data=Data(data.get("sources", str), data.get("licence", str), data.get("population", str)),
     )
@@ -327,43 +324,6 @@ def _applicability(entry: Table) -> Applicability:
     )
 
 
-def _levels(top: Table) -> tuple[Level, ...]:
-    levels: list[Level] = []
-    for entry in top.tables("levels"):
-        level = _level(entry)
-        parents = {label.parent for label in level.classes}
-        if levels and not parents <= set(levels[-1].class_names):
-            raise entry.wrong("classes", f"parents must be classes of the level {levels[-1].name!r}")
-        if not levels and parents != {None}:
-            raise entry.wrong("classes", "the first level has no parents")
-        levels.append(level)
-    return tuple(levels)
-
-
-def _level(entry: Table) -> Level:
-    classes = tuple(
-        LabelClass(label.get("name", str), label.needed_code("code"), label.get("parent", str, "") or None)
-        for label in entry.tables("classes")
-    )
-    if len({label.name for label in classes}) != len(classes) or not classes:
-        raise entry.wrong("classes", "must be at least one, with different names")
-    positive = entry.get("positive", str, "") or None
-    if positive is not None and positive not in {label.name for label in classes}:
-        raise entry.wrong("positive", f"{positive!r} is no class of the level")
-    threshold = entry.get("threshold", float, 0.5)
-    if not 0 < threshold < 1:
-        raise entry.wrong("threshold", "must lie between 0 and 1")
-    return Level(
-        name=entry.get("name", str),
-        question=entry.needed_code("question"),
-        classes=classes,
-        site=entry.code("site", is_optional=True),
-        positive=positive,
-        threshold=threshold,
-        has_heat_map=entry.get("heat_map", bool, False),
-    )
-
-
 def _segment(entry: Table) -> SegmentSpec:
     lightness, a, b = entry.numbers("color_lab", 3)
     if not all(low <= value <= high for value, (low, high) in zip((lightness, a, b), _CIELAB, strict=True)):
@@ -385,8 +345,9 @@ def _foreign(top: Table, folder: Path, levels: tuple[Level, ...], *, is_volume: 
     spec = read_foreign(top.table("network"), folder, meant)
     if spec is not None and any(level.has_heat_map for level in levels):
         raise top.wrong("levels.heat_map", "a foreign network gives no heat map")
-    if spec is not None and "novelty" in top.values:
-        raise top.wrong("novelty", "a foreign network gives no features to compare")
+    for name in ("novelty", "laplace"):
+        if spec is not None and name in top.values:
+            raise top.wrong(name, "a foreign network gives no features to compare")
     return spec
 
 
@@ -408,7 +369,11 @@ def _novelty(top: Table, folder: Path) -> NoveltySpec | None:
     limit = entry.get("limit", float)
     if limit <= 0:
         raise entry.wrong("limit", "must be positive")
-    return NoveltySpec(pinned_file(entry, folder)[0], limit)
+    return NoveltySpec(pinned_file(entry, folder), limit)
+
+
+def _laplace(top: Table, folder: Path) -> Pinned | None:
+    return pinned_file(top.table("laplace"), folder) if "laplace" in top.values else None
 
 
 def _self_test(top: Table) -> SelfTest | None:

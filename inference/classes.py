@@ -7,13 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.bundle import Bundle, Level
+from inference.bundle import Bundle
 from inference.conformal import bounds_of, label_set
 from inference.findings import ClassProbability, Finding, LabelSet
+from inference.level import Level
 
 
 def answer_levels(
-    bundle: Bundle, probabilities: Sequence[NDArray[np.float64]], suffix: str = ""
+    bundle: Bundle,
+    probabilities: Sequence[NDArray[np.float64]],
+    suffix: str = "",
+    epistemic: Sequence[float | None] | None = None,
 ) -> tuple[Finding, ...]:
     """Answer each level below the answer above it, as long as more than one class is possible.
 
@@ -25,9 +29,12 @@ def answer_levels(
         (classes,) of each level; below the first they are joint: P(coarse) * P(fine | coarse).
     suffix
         Ends every tracking identifier.
+    epistemic
+        Part of each level's uncertainty, as `Finding.epistemic`; None where it is not told.
     """
     findings: list[Finding] = []
-    for level, values in zip(bundle.levels, probabilities, strict=True):
+    told = epistemic if epistemic is not None else [None] * len(bundle.levels)
+    for level, values, part in zip(bundle.levels, probabilities, told, strict=True):
         above = findings[-1] if findings else None
         possible = [
             index for index, label in enumerate(level.classes) if above is None or label.parent == above.answer.name
@@ -48,6 +55,7 @@ def answer_levels(
                 site=level.site,
                 parent_id=None if above is None else above.tracking_id,
                 label_set=_label_set(bundle, level, values),
+                epistemic=part,
             )
         )
     return tuple(findings)

@@ -40,6 +40,12 @@ def fit_bounds(probabilities: NDArray[np.float64], truth: NDArray[np.int64], cov
     return bounds
 
 
+def rounded_down(bounds: NDArray[np.float64], digits: int) -> list[float]:
+    """Return (K,) bounds as they are written down: never greater, so that what is covered stays covered."""
+    scale = 10**digits
+    return [math.floor(bound * scale) / scale for bound in bounds.tolist()]
+
+
 def label_set(probabilities: NDArray[np.float64], bounds: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return (N, K): which classes are in the set of each of (N, K) cases; the most probable one is in any case."""
     inside: NDArray[np.bool_] = probabilities >= bounds

@@ -4,6 +4,7 @@ InferenceError
 ├── NotEvaluableError      the study lies outside the declared input: becomes `NotEvaluable`, never a retry
 ├── BundleError            a bundle cannot be used; says which file and field
 └── DeviceError            the device failed in a way that may pass: the caller retries
+    └── DeviceFullError    it has no memory left: less at once may do
 """
 
 from __future__ import annotations
@@ -43,3 +44,7 @@ class DeviceError(InferenceError):
     """The device failed (out of memory, CUDA error); another try may succeed."""
 
     may_pass = True
+
+
+class DeviceFullError(DeviceError):
+    """The device has no memory left for so much at once."""

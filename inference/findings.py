@@ -87,6 +87,9 @@ class Finding:
     """`tracking_id` of the finding one level up."""
     label_set: LabelSet | None = None
     """None where the model's calibration tells none."""
+    epistemic: float | None = None
+    """Part of `uncertainty` that more training images could remove: what the model's weights leave open. The rest is
+    what the image itself leaves open (aleatoric). None where the model does not tell them apart."""
 
     @property
     def uncertainty(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from inference.errors import BundleError
 from inference.table import Table
@@ -12,7 +13,14 @@ from inference.table import Table
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def pinned_file(entry: Table, folder: Path, key: str = "file", digest_key: str = "sha256") -> tuple[Path, str]:
+class Pinned(NamedTuple):
+    """A file, and the SHA-256 that it had when it was checked."""
+
+    path: Path
+    digest: str
+
+
+def pinned_file(entry: Table, folder: Path, key: str = "file", digest_key: str = "sha256") -> Pinned:
     """Return a file that a table names and its SHA-256, which must be the one that is declared.
 
     Raises
@@ -33,7 +41,7 @@ def pinned_file(entry: Table, folder: Path, key: str = "file", digest_key: str =
         raise entry.wrong(key, f"cannot be read: {error}") from error
     if found != declared:
         raise entry.wrong(digest_key, f"{file.name} has the digest {found}")
-    return file, found
+    return Pinned(file, found)
 
 
 def read_pinned(file: Path, digest: str) -> bytes:

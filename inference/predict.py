@@ -1,13 +1,14 @@
 """Bundle for projection images + series -> findings, on a device. `open_predictor` takes bundles of every kind.
 
-`Predictor.prepare` reads and checks on the CPU, `Predictor.run` evaluates on the device: a worker prepares one job
-while the device is busy with another. Every image or volume ends in exactly one outcome.
+`Predictor.prepare` reads and checks on the CPU, `Predictor.run` evaluates on the device, several images at once: a
+worker prepares one job while the device is busy with others. Every image or volume ends in exactly one outcome.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,26 +17,32 @@ from numpy.typing import NDArray
 
 from inference.bundle import Bundle, SegmentSpec
 from inference.classes import answer_levels
+from inference.device import using_device
 from inference.errors import NotEvaluableError
 from inference.findings import (
     Code,
     Findings,
     HeatMap,
     Measurement,
+    Outcome,
     Segment,
     SourceFrame,
 )
 from inference.input_spec import ProjectionInput, VolumeInput
+from inference.laplace import LastLayer, Predictive, draw, load_last_layer, predict
 from inference.lungs import GUARDS, check_lungs
-from inference.networks.heads import hierarchical_log_probabilities
+from inference.networks.graph_network import GraphNetwork
+from inference.networks.heads import ClassLogits
 from inference.networks.hybridmednet import HybridMedNet
+from inference.networks.recorded import RecordedNetwork
+from inference.networks.serving import as_served
 from inference.networks.weights import load_network
 from inference.novelty import KnownFeatures, check_known
 from inference.predict_volume import VolumePredictor
 from inference.preread import Preread
 from inference.saliency import grad_cam
 from inference.self_test import check_network
-from inference.series_predictor import Prepared, SeriesPredictor
+from inference.series_predictor import Asked, Prepared, SeriesPredictor
 from inference.transforms import Region, normalised, restore
 from inference.views import LungView, described, look, segmented
 from inference.volume import Volume
@@ -101,6 +108,8 @@ class Predictor(ImagePredictor):
         'auto', 'cpu' or 'cuda'.
     preread
         Instances that were read before their series was complete.
+    is_recorded
+        On a GPU, compute the network's maps in float16, recorded (`networks.recorded`); the self-test holds for them.
 
     Raises
     ------
@@ -110,70 +119,129 @@ class Predictor(ImagePredictor):
         The device is not there or is full.
     """
 
-    def __init__(self, bundle: Bundle, device: str = "auto", preread: Preread | None = None) -> None:
+    most_at_once = 16
+
+    def __init__(
+        self, bundle: Bundle, device: str = "auto", preread: Preread | None = None, *, is_recorded: bool = False
+    ) -> None:
         self.spec = bundle.projection
         super().__init__(bundle, device, GUARDS, preread)
-        with self.using_device():
-            self.network = load_network(bundle, self.device)
+        with using_device(self.device):
+            network = as_served(load_network(bundle, self.device))
+            can_record = self.device.type == "cuda" and not isinstance(network, GraphNetwork)
+            self.network = RecordedNetwork(network) if is_recorded and can_record else network
             check_network(bundle, self.network)
         self.known = load_known(bundle, self.network)
+        self.last_layer = load_last_layer(bundle, self.network.described_width)
 
-    def _evaluate(self, item: PreparedImage, suffix: str) -> Findings:
-        """Evaluate one image; `suffix` makes tracking identifiers differ between the images of one job."""
-        view = look(self.network, item.grey[None], [item.aspect], self.spec)
-        lungs = segmented(view.lungs[0], view.regions[0], item.shape)  # (Y, X)
-        check_lungs(lungs, view, self.bundle.thresholds)
+    def _evaluate(self, asked: Sequence[Asked[PreparedImage]]) -> Sequence[Outcome]:
+        items = [one.item for one in asked]
+        view = look(self.network, np.stack([item.grey for item in items]), [item.aspect for item in items], self.spec)
+        features = described(self.network, view)  # (B, D)
+        levels = probabilities_of(self.bundle, view.classes, self.last_layer, features)
+        outcomes: list[Outcome] = []
+        for index, one in enumerate(asked):
+            said = _Said(
+                view=view.of([index]),
+                features=features[[index]],
+                probabilities=[level.probabilities[index] for level in levels],
+                epistemic=[None if level.epistemic is None else float(level.epistemic[index]) for level in levels],
+            )
+            outcomes.append(self._outcome(one.item, partial(self._find, one, said)))
+        return self._explained(outcomes, items, view, levels[0].probabilities)
+
+    def _find(self, asked: Asked[PreparedImage], said: _Said) -> Findings:
+        """Return the findings of one image, without heat maps; NotEvaluableError where a guard withholds them."""
+        item, suffix = asked.item, asked.suffix
+        lungs = segmented(said.view.lungs[0], said.view.regions[0], item.shape)  # (Y, X)
+        check_lungs(lungs, said.view, self.bundle.thresholds)
         if self.known is not None and self.bundle.novelty is not None:
-            check_known(self.known, described(self.network, view), self.bundle.novelty.limit)
-        coarse, fine = self.bundle.temperatures
-        levels = hierarchical_log_probabilities(view.classes, self.bundle.parents, (coarse, fine))
-        probabilities = [level[0].exp().double().cpu().numpy() for level in levels]
+            check_known(self.known, said.features, self.bundle.novelty.limit)
         return Findings(
             algorithm=self.bundle.algorithm,
             series_instance_uid=item.series_instance_uid,
             frames=(item.frame,),
-            findings=answer_levels(self.bundle, probabilities, suffix),
+            findings=answer_levels(self.bundle, said.probabilities, suffix, said.epistemic),
             segments=tuple(
                 planar_segment(spec, number, lungs == number, item.spacing_mm, suffix)
                 for number, spec in enumerate(self.bundle.segments, start=1)
                 if (lungs == number).any()
             ),
-            heat_maps=tuple(self._heat_maps(item, view, probabilities[0])),
         )
 
-    def _heat_maps(self, image: PreparedImage, view: LungView, probabilities: NDArray[np.float64]) -> Iterator[HeatMap]:
-        """Explain the coarse level's positive class; its probability scales the map, so that 'no' stays dim."""
+    def _explained(
+        self,
+        outcomes: Sequence[Outcome],
+        images: Sequence[PreparedImage],
+        view: LungView,
+        probabilities: NDArray[np.float64],
+    ) -> Sequence[Outcome]:
+        """Give the findings a heat map of the coarse level's positive class.
+
+        The class's probability, of (B, classes), scales the map, so that 'no' stays dim.
+        """
         level = self.bundle.levels[0]
-        if not level.has_heat_map or level.positive is None:
-            return
-        index = level.class_names.index(level.positive)
-        cam = grad_cam(self.network, view.levels, self.bundle.parents, index, self.spec.size)  # (1, s, s)
-        on_source = _on_source(cam, view.regions[0], image.shape) * np.float32(probabilities[index])
-        yield HeatMap(level.positive, level.name, image.frame, on_source)
+        found = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, Findings)]
+        if not found or not level.has_heat_map or level.positive is None:
+            return outcomes
+        positive = level.class_names.index(level.positive)
+        cams = grad_cam(self.network, view.of(found).levels, self.bundle.parents, positive, self.spec.size)  # (F, s, s)
+        explained = list(outcomes)
+        for index, cam in zip(found, cams, strict=True):
+            image, findings = images[index], outcomes[index]
+            weight = _on_source(cam, view.regions[index], image.shape) * np.float32(probabilities[index, positive])
+            heat_map = HeatMap(level.positive, level.name, image.frame, weight)
+            if isinstance(findings, Findings):
+                explained[index] = replace(findings, heat_maps=(heat_map,))
+        return explained
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Said:
+    """What the network said of one image."""
+
+    view: LungView
+    features: NDArray[np.float64]
+    """(1, D)."""
+    probabilities: Sequence[NDArray[np.float64]]
+    """(classes,) of each level."""
+    epistemic: Sequence[float | None]
+    """Of each level, as `laplace.Predictive` tells it."""
+
+
+def probabilities_of(
+    bundle: Bundle, classes: ClassLogits, last_layer: LastLayer | None, features: NDArray[np.float64]
+) -> tuple[Predictive, Predictive]:
+    """Return the calibrated probabilities of both levels, given (B, D) features."""
+    coarse, fine = (scores.double().cpu().numpy() for scores in classes)
+    return predict(draw(coarse, fine, bundle.parents, last_layer, features), bundle.parents, bundle.temperatures)
 
 
 def open_predictor(
-    bundle: Bundle, device: str = "auto", preread: Preread | None = None
+    bundle: Bundle, device: str = "auto", preread: Preread | None = None, *, is_recorded: bool = False
 ) -> ImagePredictor | VolumePredictor:
-    """Return the predictor of a bundle by the kind of its input; raises what the predictors raise."""
+    """Return the predictor of a bundle by the kind of its input; raises what the predictors raise.
+
+    `is_recorded` is for networks of ours that take projection images; others run as they are.
+    """
     if isinstance(bundle.input, VolumeInput):
         return VolumePredictor(bundle, device, preread)
     if bundle.foreign is not None:
         from inference.foreign.predict_image import ForeignPredictor  # noqa: PLC0415 # it builds on this module
 
         return ForeignPredictor(bundle, bundle.foreign, device, preread)
-    return Predictor(bundle, device, preread)
+    return Predictor(bundle, device, preread, is_recorded=is_recorded)
 
 
 def load_known(bundle: Bundle, network: HybridMedNet) -> KnownFeatures | None:
     """Return what the features of the training images are like, where the bundle tells it."""
     if bundle.novelty is None:
         return None
-    return KnownFeatures.load(bundle.novelty.path, network.described_width)
+    return KnownFeatures.load(bundle.novelty.file, network.described_width)
 
 
-def _on_source(maps: torch.Tensor, region: Region, shape: tuple[int, int]) -> NDArray[np.float32]:
-    weight: NDArray[np.float32] = restore(maps, region, shape)[0].clamp(0, 1).cpu().numpy()
+def _on_source(cam: torch.Tensor, region: Region, shape: tuple[int, int]) -> NDArray[np.float32]:
+    weight: NDArray[np.float32] = restore(cam[None], region, shape)[0].clamp_(0, 1).cpu().numpy()
     return weight  # (Y, X)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from inference.bundle import Bundle, SegmentSpec
+from inference.device import using_device
 from inference.errors import NotEvaluableError
-from inference.findings import Findings, NotEvaluable, Segment, SourceFrame
+from inference.findings import Findings, NotEvaluable, Outcome, Segment, SourceFrame
 from inference.fit import OTHER_SERIES, check_volume
 from inference.foreign.load import load_foreign
 from inference.measurement import measure
 from inference.networks.weights import load_volume_network
 from inference.preread import Preread
 from inference.self_test import check_network
-from inference.series_predictor import Prepared, SeriesPredictor
+from inference.series_predictor import Asked, Prepared, SeriesPredictor
 from inference.volume import MAX_VOLUME_BYTES, Volume
 from inference.volume_labels import GridVolume, Labels, find_labels, onto_grid
 
@@ -79,7 +81,7 @@ class VolumePredictor(SeriesPredictor[PreparedVolume]):
     def __init__(self, bundle: Bundle, device: str = "auto", preread: Preread | None = None) -> None:
         self.spec = bundle.volume
         super().__init__(bundle, device, GUARDS, preread)
-        with self.using_device():
+        with using_device(self.device):
             self.network = _load(bundle, self.device)
 
     def prepare(self, series: Sequence[Sequence[Path]]) -> Prepared[PreparedVolume]:
@@ -109,8 +111,10 @@ class VolumePredictor(SeriesPredictor[PreparedVolume]):
             on_grid=onto_grid(volume.voxels, affine_lps, self.spec),
         )
 
-    def _evaluate(self, item: PreparedVolume, suffix: str) -> Findings:
-        """Evaluate one volume; `suffix` makes tracking identifiers differ between the volumes of one job."""
+    def _evaluate(self, asked: Sequence[Asked[PreparedVolume]]) -> Sequence[Outcome]:
+        return [self._outcome(one.item, partial(self._find, one.item, one.suffix)) for one in asked]
+
+    def _find(self, item: PreparedVolume, suffix: str) -> Findings:
         labels = find_labels(self.network, item.on_grid, self.spec, item.voxels, item.affine_lps)
         self._check_found(labels, item.voxel_mm3)
         return Findings(

@@ -1,18 +1,20 @@
-"""What predictors of every kind share: series in, one outcome for each image or volume, in order."""
+"""What predictors of every kind share: series in, one outcome for each image or volume, in order.
+
+Images of one study, and of several, are evaluated in batches. A batch has a bounded size and is halved where the device
+is too full for it. What an image is told does not depend on its neighbours but for the rounding of sums.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from inference.bundle import BUNDLE_FILE, Bundle
-from inference.device import DEVICE_FAILURES, resolve_device
-from inference.errors import BundleError, DeviceError, NotEvaluableError
+from inference.device import resolve_device, using_device
+from inference.errors import BundleError, DeviceFullError, NotEvaluableError
 from inference.findings import Findings, NotEvaluable, Outcome
 from inference.instance import read_header, text
 from inference.preread import Preread
@@ -37,6 +39,15 @@ class Prepared(Generic[ItemType]):
     items: tuple[ItemType | NotEvaluable, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Asked(Generic[ItemType]):
+    """One item of a batch."""
+
+    item: ItemType
+    suffix: str
+    """Makes tracking identifiers differ between the items of one job."""
+
+
 class SeriesPredictor(ABC, Generic[ItemType]):
     """A bundle's model on a device; a subclass loads the network, prepares and evaluates.
 
@@ -59,6 +70,9 @@ class SeriesPredictor(ABC, Generic[ItemType]):
         The device is not there.
     """
 
+    most_at_once = 1
+    """Items that are evaluated together."""
+
     def __init__(self, bundle: Bundle, device: str, guards: Sequence[str], preread: Preread | None) -> None:
         if missing := sorted(set(guards) - set(bundle.thresholds)):
             raise BundleError(f"{bundle.path / BUNDLE_FILE}: thresholds.{missing[0]}: is missing")
@@ -75,40 +89,53 @@ class SeriesPredictor(ABC, Generic[ItemType]):
         """Check one volume and bring it onto the network's grid."""
 
     @abstractmethod
-    def _evaluate(self, item: ItemType, suffix: str) -> Findings:
-        """Evaluate one item; `suffix` makes tracking identifiers differ between the items of one job."""
+    def _evaluate(self, asked: Sequence[Asked[ItemType]]) -> Sequence[Outcome]:
+        """Evaluate at most `most_at_once` items; one outcome for each."""
 
-    def inference(self, series: Sequence[Sequence[Path]]) -> Callable[[], tuple[Outcome, ...]]:
+    def inference(self, series: Sequence[Sequence[Path]]) -> Inference[ItemType]:
         """Prepare now; the call runs."""
-        return partial(self.run, self.prepare(series))
+        return Inference(self, self.prepare(series))
 
     def run(self, prepared: Prepared[ItemType]) -> tuple[Outcome, ...]:
-        """Evaluate, one outcome per item.
+        """Evaluate, one outcome per item; raises what `run_many` raises."""
+        (outcomes,) = self.run_many([prepared])
+        return outcomes
+
+    def run_many(self, prepared: Sequence[Prepared[ItemType]]) -> list[tuple[Outcome, ...]]:
+        """Evaluate several jobs together: of each, one outcome per item, as `run` gives them.
 
         Raises
         ------
         DeviceError
             The device failed; another try may succeed.
         """
-        outcomes: list[Outcome] = []
-        for index, item in enumerate(prepared.items):
-            if isinstance(item, NotEvaluable):
-                outcomes.append(item)
-                continue
-            try:
-                with self.using_device():
-                    outcomes.append(self._evaluate(item, suffix="" if index == 0 else f".{index + 1}"))
-            except NotEvaluableError as refusal:
-                outcomes.append(self._refused(refusal, item.series_instance_uid))
-        return tuple(outcomes)
+        asked = [
+            Asked(item, suffix="" if index == 0 else f".{index + 1}")
+            for job in prepared
+            for index, item in enumerate(job.items)
+            if not isinstance(item, NotEvaluable)
+        ]
+        batches = [asked[first : first + self.most_at_once] for first in range(0, len(asked), self.most_at_once)]
+        said = iter([outcome for batch in batches for outcome in self._fitting(batch)])
+        return [tuple(item if isinstance(item, NotEvaluable) else next(said) for item in job.items) for job in prepared]
 
-    @contextmanager
-    def using_device(self) -> Iterator[None]:
-        """Turn what fails on the device into DeviceError."""
+    def _fitting(self, batch: Sequence[Asked[ItemType]]) -> Sequence[Outcome]:
+        """Evaluate a batch, by halves where the device is too full for the whole."""
         try:
-            yield
-        except DEVICE_FAILURES as error:
-            raise DeviceError(f"{self.device.type}: {type(error).__name__}") from error
+            with using_device(self.device):
+                return self._evaluate(batch)
+        except DeviceFullError:
+            if len(batch) == 1:
+                raise
+        half = len(batch) // 2
+        return [*self._fitting(batch[:half]), *self._fitting(batch[half:])]
+
+    def _outcome(self, item: ItemType, evaluate: Callable[[], Findings]) -> Outcome:
+        """Return the findings of one item, or why there are none."""
+        try:
+            return evaluate()
+        except NotEvaluableError as refusal:
+            return self._refused(refusal, item.series_instance_uid)
 
     def _prepare_series(
         self, paths: Sequence[Path], limit_bytes: int = MAX_VOLUME_BYTES
@@ -138,3 +165,15 @@ def _series_uid(paths: Sequence[Path]) -> str | None:
         except NotEvaluableError:
             continue
     return None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inference(Generic[ItemType]):
+    """A study in memory, and what evaluates it."""
+
+    predictor: SeriesPredictor[ItemType]
+    prepared: Prepared[ItemType]
+
+    def __call__(self) -> tuple[Outcome, ...]:
+        """Evaluate it alone."""
+        return self.predictor.run(self.prepared)

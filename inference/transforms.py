@@ -137,9 +137,49 @@ def restore(result: Tensor, region: Region, shape: Sequence[int], fill: float = 
     -------
     (C, Y, X).
     """
-    channels = result.shape[0]
-    theta = torch.from_numpy(region.inverse_theta())[None].to(result.device)
-    grid = functional.affine_grid(theta, [1, channels, *shape], align_corners=False)  # (1, Y, X, 2)
-    back = functional.grid_sample(result[None], grid, mode="bilinear", padding_mode="border", align_corners=False)[0]
-    outside = (grid[0].abs() > 1).any(dim=2)  # (Y, X)
-    return back.masked_fill(outside, fill)
+    inside, inner = restore_inside(result, region, shape)
+    back = result.new_full((result.shape[0], *shape), fill)
+    back[:, inside[0], inside[1]] = inner
+    return back
+
+
+def restore_inside(result: Tensor, region: Region, shape: Sequence[int]) -> tuple[tuple[slice, slice], Tensor]:
+    """Return which rows and columns of the source grid lie in the region, and (C, y, x) the result there.
+
+    The region's axes are the plane's, so that bilinear interpolation is one along the columns, then one along the rows.
+    """
+    height, width = result.shape[1:]
+    rows = _Axis.between(shape[0], region.center_y, region.half_height, height)
+    columns = _Axis.between(shape[1], region.center_x, region.half_width, width)
+    wide = columns.interpolated(result, dim=2)  # (C, size, x)
+    return (rows.inside, columns.inside), rows.interpolated(wide, dim=1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Axis:
+    """Where the source pixels of one axis lie between the pixels of a result."""
+
+    inside: slice
+    """Source pixels whose centres lie in the region."""
+    low: NDArray[np.int64]
+    """Of each of these, the pixel before it; `high` the one after it, the border's own at the border."""
+    high: NDArray[np.int64]
+    share: NDArray[np.float32]
+    """How far it lies from `low` to `high`, 0..1."""
+
+    @classmethod
+    def between(cls, length: int, center: float, half: float, size: int) -> _Axis:
+        """Place `length` source pixels on the `size` pixels of the region `center` - `half` to `center` + `half`."""
+        places = ((2 * np.arange(length) + 1) / length - 1 - center) / half  # -1..1 in the region
+        own = np.flatnonzero(np.abs(places) <= 1)
+        inside = slice(int(own[0]), int(own[-1]) + 1) if own.size else slice(0, 0)
+        pixels = np.clip(((places[inside] + 1) * size - 1) / 2, 0, size - 1)
+        low = pixels.astype(np.int64)
+        return cls(inside, low, np.minimum(low + 1, size - 1), (pixels - low).astype(np.float32))
+
+    def interpolated(self, values: Tensor, dim: int) -> Tensor:
+        """Return (C, Y, X) values at the source pixels along a dimension."""
+        low, high = (torch.from_numpy(each).to(values.device) for each in (self.low, self.high))
+        share = torch.from_numpy(self.share).to(values.device, values.dtype)
+        ends = values.index_select(dim, low), values.index_select(dim, high)
+        return torch.lerp(*ends, share if dim == values.ndim - 1 else share[:, None])

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from monai.inferers.utils import sliding_window_inference
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
@@ -118,6 +117,8 @@ def _padded(batch: Tensor, patch: tuple[int, int, int]) -> tuple[Tensor, tuple[s
 
 
 def _windows(network: nn.Module, batch: Tensor, spec: VolumeInput, device: torch.device) -> Tensor:
+    from monai.inferers.utils import sliding_window_inference  # noqa: PLC0415 # seconds, which X-rays need not wait for
+
     scores = sliding_window_inference(
         batch,
         roi_size=spec.patch,

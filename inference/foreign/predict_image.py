@@ -6,7 +6,8 @@ networks' alone. What outlines it gives are brought back to the source's pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,12 +17,14 @@ from torch.nn import functional
 
 from inference.bundle import Bundle
 from inference.classes import answer_levels
-from inference.findings import Findings, Segment
+from inference.device import using_device
+from inference.findings import Findings, Outcome, Segment
 from inference.foreign.load import load_foreign
 from inference.foreign.spec import SEGMENTS, ForeignSpec
 from inference.networks.heads import ClassLogits, hierarchical_log_probabilities
 from inference.predict import ImagePredictor, PreparedImage, planar_segment
 from inference.preread import Preread
+from inference.series_predictor import Asked
 from inference.transforms import Region, letter_box, sample
 from inference.views import segmented
 
@@ -51,11 +54,13 @@ class ForeignPredictor(ImagePredictor):
     def __init__(self, bundle: Bundle, spec: ForeignSpec, device: str = "auto", preread: Preread | None = None) -> None:
         self.spec = bundle.projection
         super().__init__(bundle, device, (), preread)
-        with self.using_device():
+        with using_device(self.device):
             self.network = load_foreign(bundle, spec, self.device)
 
-    def _evaluate(self, item: PreparedImage, suffix: str) -> Findings:
-        """Evaluate one image; `suffix` makes tracking identifiers differ between the images of one job."""
+    def _evaluate(self, asked: Sequence[Asked[PreparedImage]]) -> Sequence[Outcome]:
+        return [self._outcome(one.item, partial(self._find, one.item, one.suffix)) for one in asked]
+
+    def _find(self, item: PreparedImage, suffix: str) -> Findings:
         region = letter_box(item.aspect)
         planes = torch.from_numpy(item.grey)[None, None].to(self.device)  # (1, 1, detail, detail)
         thetas = torch.from_numpy(region.theta())[None].to(self.device)

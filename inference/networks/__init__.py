@@ -10,7 +10,9 @@ local_global.py  places mixed with the image's mean; dynamic_convolution.py  a k
 cross_scale_attention.py  a second, registered input is asked
 heads.py         classes tied by a hierarchy; experts.py  a head of several experts
 decoder.py       pyramid features into a segmentation
-hybridmednet.py  all of them together
+hybridmednet.py  all of them together; graph_network.py  its maps computed in int8 by ONNX Runtime
+serving.py       norms folded into convolutions, channels last: what serves
+recorded.py      its maps on a GPU: float16, recorded as CUDA graphs
 
 hybrid_convolution.py  within the planes and across them
 encoder3d.py           residual blocks of volumes, coarser and coarser

@@ -37,8 +37,9 @@ def moved(features: Tensor, offsets: Tensor) -> Tensor:
     rows = torch.linspace(-1 + 1 / height, 1 - 1 / height, height, device=features.device, dtype=features.dtype)
     columns = torch.linspace(-1 + 1 / width, 1 - 1 / width, width, device=features.device, dtype=features.dtype)
     y, x = torch.meshgrid(rows, columns, indexing="ij")
-    step = torch.tensor([2 / width, 2 / height], device=features.device, dtype=features.dtype)
-    where = torch.stack([x, y], dim=2) + offsets.permute(0, 2, 3, 1) * step  # (B, Y, X, 2)
+    along_x, along_y = offsets.unbind(dim=1)  # (B, Y, X) each
+    steps = torch.stack([along_x * (2 / width), along_y * (2 / height)], dim=3)
+    where = torch.stack([x, y], dim=2) + steps  # (B, Y, X, 2)
     return functional.grid_sample(features, where, mode="bilinear", padding_mode="border", align_corners=False)
 
 

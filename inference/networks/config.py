@@ -40,6 +40,8 @@ class HybridMedNetConfig:
     """Expert kernels of a dynamic convolution after fusion; 0: no such convolution."""
     experts: int = 0
     """Experts of the classifying heads; 0: one linear layer each."""
+    hierarchy: bool = True
+    """Whether the classes are scored along the label tree; else by one softmax over the fine ones."""
     inputs: int = 1
     """2: a second, registered image is asked by cross-scale attention."""
     checkpointing: bool = False

@@ -76,13 +76,49 @@ class HierarchicalHeads(nn.Module):
     def __init__(self, features: int, coarse: int, fine: int, dropout: float = 0.2, experts: int = 0) -> None:
         super().__init__()
         self.drop = nn.Dropout(dropout)
-        self.coarse: nn.Module = ExpertHead(features, coarse, experts) if experts else nn.Linear(features, coarse)
-        self.fine: nn.Module = ExpertHead(features, fine, experts) if experts else nn.Linear(features, fine)
+        self.coarse = _head(features, coarse, experts)
+        self.fine = _head(features, fine, experts)
 
     def forward(self, levels: Sequence[Tensor]) -> ClassLogits:
         """Score (B, C, Y_i, X_i) levels."""
         features = self.drop(pooled(levels))  # (B, 2 * levels * C)
         return ClassLogits(self.coarse(features), self.fine(features))
+
+
+class FlatHead(nn.Module):
+    """One softmax over the fine classes, which knows nothing of the hierarchy: what the hierarchy is compared with.
+
+    A coarse score is the logarithm of the sum of its children's exponentials, so that the probabilities of both levels
+    are those of that one softmax.
+
+    Parameters
+    ----------
+    features
+        As of `HierarchicalHeads`.
+    parents
+        Coarse class of each fine class.
+    dropout, experts
+        As of `HierarchicalHeads`.
+    """
+
+    def __init__(self, features: int, parents: Sequence[int], dropout: float = 0.2, experts: int = 0) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(dropout)
+        self.fine = _head(features, len(parents), experts)
+        self.parents = tuple(parents)
+
+    def forward(self, levels: Sequence[Tensor]) -> ClassLogits:
+        """Score (B, C, Y_i, X_i) levels."""
+        fine = self.fine(self.drop(pooled(levels)))  # (B, fine)
+        sums = [
+            fine[:, [child for child, its_parent in enumerate(self.parents) if its_parent == parent]].logsumexp(dim=1)
+            for parent in range(max(self.parents) + 1)
+        ]
+        return ClassLogits(torch.stack(sums, dim=1), fine)
+
+
+def _head(features: int, classes: int, experts: int) -> nn.Module:
+    return ExpertHead(features, classes, experts) if experts else nn.Linear(features, classes)
 
 
 def pooled(levels: Sequence[Tensor]) -> Tensor:

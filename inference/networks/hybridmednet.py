@@ -15,7 +15,7 @@ from inference.networks.cross_scale_attention import CrossScaleAttention
 from inference.networks.decoder import SegmentationDecoder
 from inference.networks.dynamic_convolution import DynamicConvolution
 from inference.networks.fusion import FUSIONS
-from inference.networks.heads import ClassLogits, HierarchicalHeads, pooled
+from inference.networks.heads import ClassLogits, FlatHead, HierarchicalHeads, pooled
 from inference.networks.local_global import LocalGlobalFusion
 from inference.networks.pyramid import FeaturePyramid, at_scale
 from inference.networks.scale_attention import ATTENTIONS
@@ -48,12 +48,21 @@ class HybridMedNet(nn.Module):
         Number of classes of each level.
     segmentation_classes
         Background included.
+    parents
+        Coarse class of each fine class; needed where `config.hierarchy` is off.
     """
 
     classified_levels = slice(1, 4)
     """Pyramid levels that the heads pool: strides 8, 16 and 32."""
 
-    def __init__(self, config: HybridMedNetConfig, coarse: int, fine: int, segmentation_classes: int) -> None:
+    def __init__(
+        self,
+        config: HybridMedNetConfig,
+        coarse: int,
+        fine: int,
+        segmentation_classes: int,
+        parents: Sequence[int] = (),
+    ) -> None:
         super().__init__()
         self.scales, self.inputs, self.is_checkpointing = config.scales, config.inputs, config.checkpointing
         width = config.channels
@@ -67,7 +76,11 @@ class HybridMedNet(nn.Module):
         self.refinement = nn.ModuleList(_refinement(config) for _ in range(strides))
         self.cross = nn.ModuleList(CrossScaleAttention(width) for _ in range(_ASKED) if config.inputs > 1)
         self.described_width = 2 * (strides - 1) * width
-        self.heads = HierarchicalHeads(self.described_width, coarse, fine, config.dropout, config.experts)
+        self.heads: HierarchicalHeads | FlatHead = (
+            HierarchicalHeads(self.described_width, coarse, fine, config.dropout, config.experts)
+            if config.hierarchy
+            else FlatHead(self.described_width, parents, config.dropout, config.experts)
+        )
         self.decoder = SegmentationDecoder(width, strides, segmentation_classes, config.decoder_width)
 
     def scale_features(self, image: Tensor) -> list[list[Tensor]]:
@@ -128,11 +141,14 @@ class HybridMedNet(nn.Module):
 
     def forward(self, image: Tensor) -> NetworkOutput:
         """Evaluate (B, inputs, Y, X) images."""
+        if not self.training:
+            fused = self.features(image)
+            return NetworkOutput(self.classify(fused), (), self.segment(fused, image.shape[-2:]))
         per_scale = self.scale_features(image[:, :1])
         fused = self._joined(image, self.fuse(per_scale))
-        alone = tuple(self.classify(levels) for levels in per_scale) if self.training else ()
-        described = self.described(fused) if self.training else None
-        return NetworkOutput(self.classify(fused), alone, self.segment(fused, image.shape[-2:]), described)
+        alone = tuple(self.classify(levels) for levels in per_scale)
+        scores = self.segment(fused, image.shape[-2:])
+        return NetworkOutput(self.classify(fused), alone, scores, self.described(fused))
 
 
 def _refinement(config: HybridMedNetConfig) -> nn.Sequential:

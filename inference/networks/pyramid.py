@@ -19,8 +19,9 @@ def at_scale(image: Tensor, scale: float) -> Tensor:
     if scale == 1:
         return image
     size = [round(side * scale) for side in image.shape[-2:]]
-    resampled: Tensor = functional.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
-    return resampled  # (B, C, scale * Y, scale * X)
+    # In float32: not every device low-passes in fewer bits.
+    resampled = functional.interpolate(image.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
+    return resampled.to(image.dtype)  # (B, C, scale * Y, scale * X)
 
 
 class FeaturePyramid(nn.Module):

@@ -8,14 +8,16 @@ from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 from torch import Tensor, nn
 
 from inference.bundle import Bundle
 from inference.errors import BundleError
+from inference.networks import graph_network
 from inference.networks.config import HybridMedNetConfig
 from inference.networks.hybridmednet import HybridMedNet
 from inference.networks.hybridmednet3d import HybridMedNet3d, HybridMedNet3dConfig
+from inference.pinned import read_pinned
 
 KIND = "hybridmednet"
 VOLUME_KIND = "hybridmednet3d"
@@ -43,18 +45,21 @@ def build_network(bundle: Bundle) -> HybridMedNet:
     except (ValueError, TypeError) as error:
         raise BundleError(f"{file}: {error}") from error
     coarse, fine = (len(level.classes) for level in bundle.levels)
-    return HybridMedNet(config, coarse, fine, segmentation_classes=1 + len(bundle.segments))
+    return HybridMedNet(config, coarse, fine, 1 + len(bundle.segments), bundle.parents)
 
 
 def load_network(bundle: Bundle, device: torch.device) -> HybridMedNet:
-    """Return the bundle's trained network on the device, in float32, ready to evaluate.
+    """Return the bundle's trained network on the device, ready to evaluate: in float32, or as its encoding says.
 
     Raises
     ------
     BundleError
-        The weights are not this network's.
+        The weights are not this network's or were changed since the bundle was loaded, or what its encoding needs is
+        not installed.
     """
-    return _filled(build_network(bundle), bundle, bundle.weights_path).to(device)
+    if bundle.encoding == graph_network.ENCODING:
+        return graph_network.load_graph_network(bundle, build_network(bundle), device)
+    return _filled(build_network(bundle), bundle).to(device)
 
 
 def build_volume_network(bundle: Bundle) -> HybridMedNet3d:
@@ -88,14 +93,19 @@ def load_volume_network(bundle: Bundle, device: torch.device, weights: Path | No
     Raises
     ------
     BundleError
-        The weights are not this network's.
+        The weights are not this network's, or the bundle's own were changed since it was loaded.
     """
-    return _filled(build_volume_network(bundle), bundle, weights or bundle.weights_path).to(device)
+    if bundle.encoding == graph_network.ENCODING:
+        raise BundleError(f"{bundle.path / 'bundle.toml'}: weights.encoding: {bundle.encoding!r} is for images")
+    return _filled(build_volume_network(bundle), bundle, weights).to(device)
 
 
-def _filled(network: Network, bundle: Bundle, weights: Path) -> Network:
+def _filled(network: Network, bundle: Bundle, other: Path | None = None) -> Network:
+    """Fill a network with the bundle's weights, which must still be those that were checked, or with other ones."""
+    weights = other or bundle.weights_path
     try:
-        state = load_file(weights)
+        own = None if other else read_pinned(weights, bundle.algorithm.weights_digest)
+        state = load_file(weights) if own is None else load(own)
         if bundle.encoding == "int8":
             state = _dequantised(state)
         network.load_state_dict({name: tensor.to(network.state_dict()[name].dtype) for name, tensor in state.items()})

@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 from inference.bundle import BUNDLE_FILE, Bundle
 from inference.table import Table
 from inference.training.augmentation import AugmentationConfig
+from inference.training.data import Part, part_in_fold, part_of
 from inference.training.loop import LoopConfig
 from inference.training.losses import LossConfig
 
 Config = TypeVar("Config")
+_FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,21 @@ class TrainingConfig:
     loss: LossConfig
     teacher: str
     """Folder of the bundle whose answers are learnt, too, as seen from this bundle's; empty: none."""
+    folds: int
+    """Rounds of the cross-validation."""
+    fold: int
+    """Which of them this bundle is of, from 1; 0: of none, the shares say what is for validation."""
+
+    @property
+    def split(self) -> tuple[object, ...]:
+        """All that says which group serves for what."""
+        return self.split_seed, self.shares, self.held_out_groups, self.fold and self.folds, self.fold
+
+    def part_of(self, group: str) -> Part:
+        """Return what a group serves for."""
+        if self.fold:
+            return part_in_fold(group, self.split_seed, self.folds, self.fold, self.shares[1])
+        return part_of(group, self.split_seed, self.shares, self.held_out_groups)
 
 
 def read_config(bundle: Bundle) -> TrainingConfig:
@@ -50,6 +67,11 @@ def read_config(bundle: Bundle) -> TrainingConfig:
         raise table.wrong(f"loss.{str(error).partition(':')[0]}", str(error).partition(": ")[2]) from error
     if loss.distillation and not teacher:
         raise table.wrong("teacher", "must name a bundle's folder where loss.distillation is not 0")
+    folds, fold = table.get("folds", int, _FOLDS), table.get("fold", int, 0)
+    if folds < 2:  # noqa: PLR2004 -- one part to learn from, one to judge by
+        raise table.wrong("folds", "must be at least 2")
+    if not 0 <= fold <= folds:
+        raise table.wrong("fold", f"must lie within 0 and {folds}")
     loop = filled(LoopConfig, table.table("loop", is_optional=True))
     if not 0 <= loop.balance <= 1:
         raise table.wrong("loop.balance", "must lie within 0 and 1")
@@ -62,6 +84,8 @@ def read_config(bundle: Bundle) -> TrainingConfig:
         augmentation=filled(AugmentationConfig, table.table("augmentation", is_optional=True)),
         loss=loss,
         teacher=teacher,
+        folds=folds,
+        fold=fold,
     )
 
 

@@ -77,11 +77,32 @@ def part_of(group: str, split_seed: int, shares: tuple[float, float], held_out: 
     """
     if group in held_out:
         return Part.VALIDATION
-    digest = hashlib.sha256(f"{split_seed}:{group}".encode()).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64
+    place = _place(group, split_seed)
     if place < shares[0]:
         return Part.VALIDATION
     return Part.CALIBRATION if place < shares[0] + shares[1] else Part.TRAINING
+
+
+def part_in_fold(group: str, split_seed: int, folds: int, fold: int, calibration_share: float) -> Part:
+    """Return the part of a group in one round of a cross-validation, in which each is for validation exactly once.
+
+    Parameters
+    ----------
+    folds, fold
+        Rounds, and which of them it is, from 1.
+    calibration_share
+        Of the groups that are not for validation, as many of each other fold.
+    """
+    number, rest = divmod(_place(group, split_seed) * folds, 1)
+    if int(number) + 1 == fold:
+        return Part.VALIDATION
+    return Part.CALIBRATION if rest < calibration_share else Part.TRAINING
+
+
+def _place(group: str, split_seed: int) -> float:
+    """Return a number within 0 and 1 that depends on the group's name and the seed alone."""
+    digest = hashlib.sha256(f"{split_seed}:{group}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 @dataclass(frozen=True, slots=True, eq=False)

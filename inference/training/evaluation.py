@@ -11,14 +11,17 @@ from numpy.typing import NDArray
 
 from inference.bundle import Bundle
 from inference.conformal import bounds_of, label_set
-from inference.training.answers import Answers
+from inference.laplace import LastLayer, Predictive, predict
+from inference.training.answers import Answers, Scores
 from inference.training.data import Images
 from inference.training.scores import (
     accuracy,
     auc,
     auc_within,
     balanced_accuracy,
+    brier_score,
     calibration_error,
+    cross_entropy,
     logistic_scores,
     sensitivity,
     specificity,
@@ -63,6 +66,24 @@ class AspectFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class AspectHiddenFigures:
+    """The positive class against the rest where every image is the box around its lungs, stretched to one square."""
+
+    accuracy: float
+    balanced_accuracy: float
+    auc: float
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationFigures:
+    """How honest probabilities are; less is better of each."""
+
+    calibration_error: float
+    cross_entropy: float
+    brier: float
+
+
+@dataclass(frozen=True, slots=True)
 class LabelSetFigures:
     """How far the label sets of one level keep their promise."""
 
@@ -89,7 +110,11 @@ class EvaluationReport:
     """Mean over the images with a trusted mask, by segment name."""
     label_sets: Mapping[str, LabelSetFigures]
     """By level; empty where the bundle states no coverage."""
+    calibration: Mapping[str, Mapping[str, CalibrationFigures]]
+    """By level, then by what was done to the scores: the keys of `Said`."""
     aspect_only: AspectFigures
+    aspect_hidden: AspectHiddenFigures | None
+    """None where the lungs were not asked stretched."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the figures as plain values, rounded to what their number of images supports."""
@@ -106,7 +131,7 @@ def _rounded(value: object) -> object:
     if isinstance(value, float):
         return round(value, 4)
     if isinstance(value, dict):
-        return {key: _rounded(entry) for key, entry in value.items()}
+        return {key: _rounded(entry) for key, entry in value.items() if entry is not None}
     return value
 
 
@@ -119,7 +144,41 @@ class AspectTable:
     fine: NDArray[np.int64]
 
 
-def judge(bundle: Bundle, images: Images, answers: Answers, training: AspectTable) -> EvaluationReport:
+@dataclass(frozen=True, slots=True, eq=False)
+class Said:
+    """What both levels say at each step of the calibration."""
+
+    steps: Mapping[str, tuple[Predictive, Predictive]]
+    """`uncalibrated`; `temperature`; and, where the last layer's weights are not taken for certain, `laplace`."""
+
+    @classmethod
+    def of(cls, bundle: Bundle, scores: Scores, posterior: LastLayer | None) -> Said:
+        """Return it for a bundle with this posterior of its last layer."""
+        parents, alone = bundle.parents, scores.draw(bundle.parents, None)
+        steps = {
+            "uncalibrated": predict(alone, parents, (1.0, 1.0)),
+            "temperature": predict(alone, parents, bundle.temperatures_alone),
+        }
+        if posterior is not None:
+            steps["laplace"] = predict(scores.draw(parents, posterior), parents, bundle.temperatures)
+        return cls(steps)
+
+    @property
+    def served(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(N, coarse) and joint (N, fine) probabilities after the last step: those that reports give."""
+        coarse, fine = list(self.steps.values())[-1]
+        return coarse.probabilities, fine.probabilities
+
+    @property
+    def plain(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Those of the scores as they are."""
+        coarse, fine = self.steps["uncalibrated"]
+        return coarse.probabilities, fine.probabilities
+
+
+def judge(
+    bundle: Bundle, images: Images, answers: Answers, training: AspectTable, posterior: LastLayer | None
+) -> EvaluationReport:
     """Compare answers with the truth.
 
     Parameters
@@ -128,10 +187,12 @@ def judge(bundle: Bundle, images: Images, answers: Answers, training: AspectTabl
         The validation part.
     training
         Aspect ratios of the training part, for the aspect-only baseline.
+    posterior
+        Of the bundle's last layer.
     """
-    coarse_temperature, fine_temperature = bundle.temperatures
-    calibrated = answers.probabilities(bundle.parents, (coarse_temperature, fine_temperature))
-    plain = answers.probabilities(bundle.parents, (1.0, 1.0))
+    said, truths = Said.of(bundle, answers.scores, posterior), (images.coarse, images.fine)
+    calibrated, plain = said.served, said.plain
+    hidden = None if answers.aspect_hidden is None else Said.of(bundle, answers.aspect_hidden, posterior).served[0]
     positive = _positive(bundle)
     children = [child for child, parent in enumerate(bundle.parents) if parent == positive]
     return EvaluationReport(
@@ -142,8 +203,10 @@ def judge(bundle: Bundle, images: Images, answers: Answers, training: AspectTabl
         coarse=_coarse_figures(bundle, images, calibrated[0], plain[0]),
         fine=_fine_figures(images, calibrated[1], plain[1], children),
         dice={segment.name: _mean(answers.dice[:, index]) for index, segment in enumerate(bundle.segments)},
-        label_sets=dict(_label_set_figures(bundle, calibrated, (images.coarse, images.fine))),
+        label_sets=dict(_label_set_figures(bundle, calibrated, truths)),
+        calibration=_calibration_figures(bundle, said, truths),
         aspect_only=_aspect_figures(images, training, positive, children),
+        aspect_hidden=None if hidden is None else _hidden_figures(bundle, images, hidden),
     )
 
 
@@ -169,6 +232,27 @@ def _coarse_figures(
         calibration_error=calibration_error(calibrated, images.coarse),
         calibration_error_uncalibrated=calibration_error(plain, images.coarse),
     )
+
+
+def _hidden_figures(bundle: Bundle, images: Images, calibrated: NDArray[np.float64]) -> AspectHiddenFigures:
+    positive = _positive(bundle)
+    truth, score = images.coarse == positive, calibrated[:, positive]
+    answer = (score >= bundle.levels[0].threshold).astype(np.int64)
+    right = truth.astype(np.int64)
+    return AspectHiddenFigures(accuracy(right, answer), balanced_accuracy(right, answer), auc(truth, score))
+
+
+def _calibration_figures(
+    bundle: Bundle, said: Said, truths: Sequence[NDArray[np.int64]]
+) -> dict[str, dict[str, CalibrationFigures]]:
+    def judged(values: NDArray[np.float64], truth: NDArray[np.int64]) -> CalibrationFigures:
+        figures = (each(values, truth) for each in (calibration_error, cross_entropy, brier_score))
+        return CalibrationFigures(*figures)
+
+    return {
+        level.name: {name: judged(levels[index].probabilities, truths[index]) for name, levels in said.steps.items()}
+        for index, level in enumerate(bundle.levels)
+    }
 
 
 def _fine_figures(

@@ -19,10 +19,11 @@ from scipy import stats
 from torch import Tensor, nn
 
 from inference.attribution import METHODS, attribution_map, pixel_attributions
-from inference.bundle import Bundle, load_bundle
+from inference.bundle import BUNDLE_FILE, Bundle, load_bundle
 from inference.device import resolve_device
 from inference.errors import BundleError
 from inference.input_spec import VolumeInput
+from inference.networks import graph_network
 from inference.networks.hybridmednet import HybridMedNet
 from inference.networks.weights import load_network
 from inference.saliency import grad_cam
@@ -58,19 +59,27 @@ def explain(
     Raises
     ------
     BundleError
-        The bundle is for volumes, or no image has a mask.
+        As of `check_explained`, or no image has a mask.
     """
     bundle = load_bundle(bundle_dir)
-    if isinstance(bundle.input, VolumeInput) or not bundle.levels:
-        raise BundleError(f"{bundle.name}: only bundles that classify images are explained")
+    check_explained(bundle)
     network = load_network(bundle, resolve_device(device))
     images = load_part(bundle, read_config(bundle), data_dir, Part.VALIDATION, report)
-    chosen = np.flatnonzero(images.has_mask)[:count].tolist()
+    chosen = spread_evenly(np.flatnonzero(images.has_mask).tolist(), count)
     if not chosen:
         raise BundleError(f"{data_dir / 'labels.csv'}: no validation image has a mask to compare with")
     return judge_explanations(
         bundle, network, images, chosen, lambda done: report(Progress("explain", done, len(chosen)))
     )
+
+
+def check_explained(bundle: Bundle) -> None:
+    """Raise BundleError where the bundle is for volumes, or its network is graphs, through which no gradient flows."""
+    if isinstance(bundle.input, VolumeInput) or not bundle.levels:
+        raise BundleError(f"{bundle.name}: only bundles that classify images are explained")
+    if bundle.encoding == graph_network.ENCODING:
+        place = f"{bundle.path / BUNDLE_FILE}: weights.encoding"
+        raise BundleError(f"{place}: is {bundle.encoding!r}, which has no gradients: explain the one it was made of")
 
 
 def judge_explanations(
@@ -90,6 +99,12 @@ def judge_explanations(
     figures = {name: asdict(ExplanationFigures(*row)) for name, row in means.items()}
     rounded = {name: {key: round(value, _DIGITS) for key, value in row.items()} for name, row in figures.items()}
     return {"images": len(chosen), **rounded}
+
+
+def spread_evenly(indices: list[int], count: int) -> list[int]:
+    """Return at most `count` of these, evenly spread: data sets are sorted by class."""
+    places = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)
+    return [indices[place] for place in places]
 
 
 def randomised(network: HybridMedNet) -> HybridMedNet:

@@ -7,19 +7,39 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+OF_THE_WEIGHTS = (
+    "calibration",
+    "laplace",
+    "novelty",
+    "evaluation",
+    "cross_validation",
+    "ablation",
+    "compression",
+    "self_test",
+)
+"""Tables of bundle.toml that other weights make untrue."""
 _WEIGHTS_DIGEST = re.compile(r'(^\[weights\]\n(?:[^\[\n][^\n]*\n|\n)*?)sha256 = "[0-9a-f]{64}"$', re.MULTILINE)
 _HEADER = re.compile(r"^\[{1,2}([^\[\]]+)\]{1,2}\s*$")
 
 
 def write_table(file: Path, name: str, values: Mapping[str, object]) -> None:
     """Replace the table `name` of a TOML file, its sub-tables included, by `values`; append it where it is missing."""
-    kept = _without(file.read_text(encoding="utf-8"), name).rstrip("\n")
-    _replace(file, f"{kept}\n\n{render_table(name, values)}")
+    write_tables(file, {name: values})
+
+
+def write_tables(file: Path, tables: Mapping[str, Mapping[str, object] | None]) -> None:
+    """As `write_table` for each table, None removing it; the file is replaced once, so that it never holds a part."""
+    text = file.read_text(encoding="utf-8")
+    for name, values in tables.items():
+        text = _without(text, name)
+        if values is not None:
+            text = text.rstrip("\n") + f"\n\n{render_table(name, values)}"
+    _replace(file, text)
 
 
 def drop_table(file: Path, name: str) -> None:
     """Remove the table `name` of a TOML file, its sub-tables included, where it is there."""
-    _replace(file, _without(file.read_text(encoding="utf-8"), name))
+    write_tables(file, {name: None})
 
 
 def write_digest(file: Path, digest: str) -> None:

@@ -30,8 +30,10 @@ PARTS = ("coarse", "fine", "agreement", "segmentation", "contrastive", "distilla
 class LossConfig:
     """The `[training.loss]` table of a bundle: weights of the parts; what weighs 0 is not computed."""
 
+    coarse: float = 1.0
+    """Of the coarse level."""
     fine: float = 1.0
-    """Of the fine level; the coarse level weighs 1."""
+    """Of the fine level."""
     agreement: float = 0.2
     segmentation: float = 1.0
     smoothing: float = 0.05
@@ -59,14 +61,14 @@ class LossConfig:
         for name in ("contrastive_temperature", "distillation_temperature"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: must be positive")
-        for name in ("fine", "agreement", "segmentation", "focal", "contrastive", "distillation"):
+        for name in ("coarse", "fine", "agreement", "segmentation", "focal", "contrastive", "distillation"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: must not be negative")
 
     @property
     def weights(self) -> dict[str, float]:
         """The weight of each of `PARTS` that is computed."""
-        given = {"coarse": 1.0, **{name: getattr(self, name) for name in PARTS[1:]}}
+        given = {name: getattr(self, name) for name in PARTS}
         return {name: weight for name, weight in given.items() if weight}
 
 

@@ -21,6 +21,15 @@ so with stride 32 even the coarsest map needs two places along each side."""
 _TYPES = {BFLOAT16: torch.bfloat16, FLOAT16: torch.float16}
 
 
+def takes_bfloat16_on_cpu(network: nn.Module) -> bool:
+    """Return whether the CPU trains these convolutions of volumes in bfloat16.
+
+    torch 2.15 leaves parts of the gradients of 3 x 1 x 1 convolutions unwritten there: NaN at times.
+    """
+    kernels = [module.kernel_size for module in network.modules() if isinstance(module, nn.Conv3d)]
+    return all(len(set(kernel)) == 1 for kernel in kernels)
+
+
 class Precision:
     """How a step is computed.
 

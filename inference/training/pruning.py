@@ -7,26 +7,23 @@ al., "DepGraph: Towards Any Structural Pruning", CVPR 2023), which changes shape
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
-from inference.bundle import Bundle
-from inference.device import resolve_device
+from inference.bundle import BUNDLE_FILE, ENCODINGS, Bundle
 from inference.errors import BundleError
+from inference.networks.backbone import PRUNABLE
+from inference.networks.config import HybridMedNetConfig
 from inference.networks.hybridmednet import HybridMedNet
-from inference.networks.weights import load_network
+from inference.networks.weights import load_network, save_weights
 from inference.training.config import read_config
-from inference.training.data import Part
-from inference.training.loop import Task, fit
-from inference.training.progress import Progress
-from inference.training.run import CHECKPOINT, load_part
+from inference.training.making import Work
+from inference.training.teaching import taught
 
-SUFFIX = "pruned"
+_NO_BLOCKS = f"network.backbone: only {', '.join(PRUNABLE)} have blocks that can be pruned"
 _STEP = 8
 """Channels stay a multiple of this (`inference.networks.config`)."""
 _LEAST, _MOST = 0.05, 0.9
@@ -42,17 +39,30 @@ class Pruning:
     """Of the fine-tuning, in which the network before is the teacher."""
     seed: int = 1
 
+    suffix = "pruned"
+
     @property
-    def method(self) -> str:
+    def title(self) -> str:
         """What it is called in the table of the result."""
         return (
             f"{self.ratio:.0%} of the channels inside blocks pruned, {self.epochs} epochs of learning from the original"
         )
 
-    def check(self) -> None:
-        """Raise BundleError where a value does not fit."""
+    def check(self, bundle: Bundle) -> None:
+        """Raise BundleError where a value does not fit, or the trunk has no blocks that can be pruned."""
         if not _LEAST <= self.ratio <= _MOST:
             raise BundleError(f"the share of channels to prune must lie within {_LEAST} and {_MOST}, not {self.ratio}")
+        if bundle.network.get("backbone", HybridMedNetConfig().backbone) not in PRUNABLE:
+            raise BundleError(f"{bundle.path / BUNDLE_FILE}: {_NO_BLOCKS}; `--method distilled` takes any")
+
+    def write(self, work: Work) -> None:
+        """Prune and train; write the weights and bundle.toml."""
+        bundle = work.bundle
+        network = load_network(bundle, torch.device("cpu"))
+        inner = list(prune(network, self.ratio, bundle.projection.size))
+        loop = replace(read_config(bundle).loop, cycles=(self.epochs,), small_epochs=0)
+        save_weights(taught(network, work, loop, self.seed, inner), work.weights)
+        work.describe(ENCODINGS[0], {**bundle.network, "inner": inner})
 
 
 def prune(network: HybridMedNet, ratio: float, size: int) -> tuple[int, ...]:
@@ -81,7 +91,7 @@ def prune(network: HybridMedNet, ratio: float, size: int) -> tuple[int, ...]:
         raise BundleError(f"{error.name} is not installed: {advice}") from error
     blocks = [module for module in network.backbone.modules() if isinstance(module, BasicBlock)]
     if not blocks:
-        raise BundleError("network.backbone: only resnet10, resnet18 and resnet34 have blocks that can be pruned")
+        raise BundleError(_NO_BLOCKS)
     chosen = {id(block.conv1) for block in blocks}
     kept = [layer for layer in network.backbone.modules() if isinstance(layer, nn.Conv2d) and id(layer) not in chosen]
     network.requires_grad_(True)
@@ -95,33 +105,3 @@ def prune(network: HybridMedNet, ratio: float, size: int) -> tuple[int, ...]:
     )
     pruner.step()
     return tuple(int(block.conv1.out_channels) for block in blocks)
-
-
-def fine_tune(  # noqa: PLR0913 -- what `compress` was given
-    bundle: Bundle,
-    network: HybridMedNet,
-    pruning: Pruning,
-    data_dir: Path,
-    folder: Path,
-    *,
-    device: str,
-    report: Callable[[Progress], None],
-) -> HybridMedNet:
-    """Train a pruned network as the bundle was trained, with the bundle's own network as the teacher."""
-    config = read_config(bundle)
-    weight = config.loss.distillation or 1.0
-    task = Task(
-        images=load_part(bundle, config, data_dir, Part.TRAINING, report),
-        parents=bundle.parents,
-        size=bundle.projection.size,
-        margin=bundle.projection.margin,
-        loop=replace(config.loop, cycles=(pruning.epochs,), small_epochs=0),
-        augmentation=config.augmentation,
-        loss=replace(config.loss, distillation=weight),
-        seed=pruning.seed,
-        teacher=load_network(bundle, torch.device("cpu")),
-    )
-    checkpoint = folder / CHECKPOINT
-    taught = fit(network, task, checkpoint, device=resolve_device(device), report=report)
-    checkpoint.unlink()
-    return taught.cpu()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
@@ -9,6 +11,7 @@ from scipy import stats
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Claims = NDArray[np.bool_]
+_LEAST_PROBABILITY = 1e-12
 
 
 def accuracy(truth: Ints, answer: Ints) -> float:
@@ -43,6 +46,14 @@ def auc(truth: Claims, score: Floats) -> float:
     return float((ranks[truth].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
+def roc(truth: Claims, score: Floats) -> tuple[Floats, Floats]:
+    """Return the ROC curve: the shares of negatives and of positives at or above each threshold, from none to all."""
+    order = np.argsort(-score, kind="stable")
+    is_last = np.append(np.diff(score[order]) != 0, True)  # of those that tie
+    hits, misses = np.cumsum(truth[order])[is_last], np.cumsum(~truth[order])[is_last]
+    return np.append(0, misses) / max(int((~truth).sum()), 1), np.append(0, hits) / max(int(truth.sum()), 1)
+
+
 def auc_within(truth: Claims, score: Floats, confounder: Floats, strata: int = 5) -> float:
     """Return the AUC among images alike in `confounder`: the mean over its quantile strata, weighed by their pairs.
 
@@ -60,19 +71,48 @@ def auc_within(truth: Claims, score: Floats, confounder: Floats, strata: int = 5
     return float(np.average(areas, weights=pairs)) if pairs else float("nan")
 
 
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """The images whose top probability lies in one bin."""
+
+    index: int
+    """Of all bins, the empty ones too; the least confident is 0."""
+    count: int
+    confidence: float
+    """Mean top probability."""
+    accuracy: float
+    """Share of right answers."""
+
+
+def reliability(probabilities: Floats, truth: Ints, bins: int = 15) -> list[ReliabilityBin]:
+    """Return the bins, of equal width, that hold any of (N, K) probabilities; least confident first."""
+    confidence, answer = probabilities.max(axis=1), probabilities.argmax(axis=1)
+    binned = np.minimum((confidence * bins).astype(int), bins - 1)
+    inside = [(int(index), binned == index) for index in np.unique(binned)]
+    return [
+        ReliabilityBin(index, int(own.sum()), float(confidence[own].mean()), float((answer[own] == truth[own]).mean()))
+        for index, own in inside
+    ]
+
+
 def calibration_error(probabilities: Floats, truth: Ints, bins: int = 15) -> float:
     """Return the expected calibration error of (N, K) probabilities (Naeini et al., AAAI 2015).
 
-    In equal-width bins of the top probability: the mean gap between it and the share of right answers.
+    The mean over the images of the gap between top probability and share of right answers in their bin.
     """
-    confidence, answer = probabilities.max(axis=1), probabilities.argmax(axis=1)
-    binned = np.minimum((confidence * bins).astype(int), bins - 1)
-    error = 0.0
-    for index in np.unique(binned):
-        inside = binned == index
-        gap = abs(float((answer[inside] == truth[inside]).mean()) - float(confidence[inside].mean()))
-        error += gap * float(inside.mean())
-    return error
+    told = reliability(probabilities, truth, bins)
+    return sum(each.count * abs(each.accuracy - each.confidence) for each in told) / len(truth)
+
+
+def cross_entropy(probabilities: Floats, truth: Ints) -> float:
+    """Return the mean of -log p of the true class, of (N, K) probabilities; a p below 1e-12 counts as that."""
+    return float(-np.log(np.maximum(probabilities[np.arange(len(truth)), truth], _LEAST_PROBABILITY)).mean())
+
+
+def brier_score(probabilities: Floats, truth: Ints) -> float:
+    """Return the mean squared distance of (N, K) probabilities from certainty of the true class (Brier, 1950): 0..2."""
+    certain = np.eye(probabilities.shape[1])[truth]
+    return float(((probabilities - certain) ** 2).sum(axis=1).mean())
 
 
 def dice(truth: Claims, answer: Claims) -> float:

@@ -29,7 +29,7 @@ class VolumeLoopConfig:
     patch: tuple[int, ...] = ()
     """(z, y, x) voxels of a training patch; the input's own without it."""
     half_precision: bool = True
-    """Whether convolutions run in bfloat16 on a GPU; weights and losses stay in float32."""
+    """Whether convolutions run in bfloat16, on a CPU too where they are not hybrid; weights and losses stay float32."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from inference.errors import BundleError
 from inference.networks.hybridmednet3d import HybridMedNet3d
 from inference.training.loop import LoopConfig, parameter_groups, schedule
+from inference.training.precision import takes_bfloat16_on_cpu
 from inference.training.progress import Progress
 from inference.training.volume_augmentation import LabelledGrid, RandomPatches
 from inference.training.volume_config import VolumeAugmentationConfig, VolumeLoopConfig
@@ -75,8 +76,7 @@ class _Run:
         self.optimizer = torch.optim.AdamW(parameter_groups(network, loop.weight_decay), lr=loop.learning_rate)
         self.loss = DiceCELoss(softmax=True, include_background=False, batch=True)
         self.steps_per_epoch = max(loop.samples_per_epoch // loop.batch_size, 1)
-        # On the CPU, torch 2.15 leaves parts of bfloat16 gradients of 3 x 1 x 1 convolutions unwritten: NaN at times.
-        self.is_halved = loop.half_precision and device.type == "cuda"
+        self.is_halved = loop.half_precision and (device.type == "cuda" or takes_bfloat16_on_cpu(network))
         self.rate = LoopConfig(cycles=(loop.epochs,), warm_up_share=loop.warm_up_share)
 
     def resume(self, checkpoint: Path) -> int:

@@ -88,7 +88,7 @@ def _by_fold(scores: Sequence[CaseScores], index: int) -> Mapping[str, float]:
         held.setdefault(score.fold, []).append(score)
     many_groups = len({score.group for score in scores}) > len(held)
     return {
-        (f"fold-{fold + 1}" if many_groups else cases[0].group.lower()): round(
+        (f"fold-{fold}" if many_groups else cases[0].group.lower()): round(
             float(np.mean([score.dice[index] for score in cases])), 4
         )
         for fold, cases in sorted(held.items())
