@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fhir_facade.criteria import Chain, Criterion, OnColumn, OnIndex, Reverse
+from fhir_facade.asked import AskedChain, AskedColumn, AskedIndex, AskedReverse
+from fhir_facade.criterion import Asked
 from fhir_facade.matching import split_unescaped
 from fhir_facade.outcome import TooCostlyError
 from fhir_facade.parameters import COLUMNS, PARAMETERS, Parameter
@@ -13,7 +14,7 @@ _DEEPEST = 4
 _HAS = "_has"
 
 
-def parse_criterion(types: Sequence[str], name: str, value: str) -> tuple[Criterion | None, int]:
+def parse_criterion(types: Sequence[str], name: str, value: str) -> tuple[Asked | None, int]:
     """Return a criterion and how many values it has; None where the parameter is unknown or without a value."""
     values = tuple(part for part in split_unescaped(value, ",") if part)
     if not values:
@@ -32,7 +33,7 @@ def parameter_of(types: Sequence[str], name: str) -> Parameter | None:
     return first
 
 
-def _criterion(types: tuple[str, ...], name: str, values: tuple[str, ...], depth: int) -> Criterion | None:
+def _criterion(types: tuple[str, ...], name: str, values: tuple[str, ...], depth: int) -> Asked | None:
     if depth > _DEEPEST:
         raise TooCostlyError(f"a chain has at most {_DEEPEST} links")
     if name.startswith(f"{_HAS}:"):
@@ -42,12 +43,12 @@ def _criterion(types: tuple[str, ...], name: str, values: tuple[str, ...], depth
     if dot:
         return _chain(types, head, rest, values, depth)
     if base in COLUMNS:
-        return OnColumn(base, modifier, values)
+        return AskedColumn(base, modifier, values)
     parameter = parameter_of(types, base)
-    return None if parameter is None else OnIndex(types, parameter, modifier, values)
+    return None if parameter is None else AskedIndex(types, parameter, modifier, values)
 
 
-def _chain(types: tuple[str, ...], head: str, rest: str, values: tuple[str, ...], depth: int) -> Criterion | None:
+def _chain(types: tuple[str, ...], head: str, rest: str, values: tuple[str, ...], depth: int) -> Asked | None:
     """Return the criterion of `head:target.rest`."""
     base, _, target = head.partition(":")
     parameter = parameter_of(types, base)
@@ -56,10 +57,10 @@ def _chain(types: tuple[str, ...], head: str, rest: str, values: tuple[str, ...]
     targets = [each for each in ((target,) if target else parameter.targets) if each in PARAMETERS]
     inner = [(each, _criterion((each,), rest, values, depth + 1)) for each in targets]
     known = tuple((each, criterion) for each, criterion in inner if criterion is not None)
-    return Chain(types, parameter, known, values if rest == "identifier" else ()) if known else None
+    return AskedChain(types, parameter, known, values if rest == "identifier" else ()) if known else None
 
 
-def _reverse(types: tuple[str, ...], name: str, values: tuple[str, ...], depth: int) -> Criterion | None:
+def _reverse(types: tuple[str, ...], name: str, values: tuple[str, ...], depth: int) -> Asked | None:
     """Return the criterion of `_has:other:parameter:rest`."""
     _has, _, tail = name.partition(":")
     other, _, tail = tail.partition(":")
@@ -68,4 +69,4 @@ def _reverse(types: tuple[str, ...], name: str, values: tuple[str, ...], depth: 
     if len(types) != 1 or parameter is None or parameter.kind != "reference" or types[0] not in parameter.targets:
         return None
     inner = _criterion((other,), rest, values, depth + 1) if rest else None
-    return None if inner is None else Reverse(types[0], other, parameter, inner)
+    return None if inner is None else AskedReverse(types[0], other, parameter, inner)

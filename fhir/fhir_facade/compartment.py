@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from fhir_facade.criteria import Within
+from fhir_facade.asked import AskedWithin
 from fhir_facade.parameters import PARAMETERS
 
 COMPARTMENTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -43,7 +43,7 @@ COMPARTMENTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 part of a patient's compartment; ours tell of the patient's studies, and are."""
 
 
-def within(owner_type: str, owner_id: str, types: Iterable[str]) -> Within:
+def within(owner_type: str, owner_id: str, types: Iterable[str]) -> AskedWithin:
     """Return the criterion that a resource of these types belongs to a compartment."""
     members = COMPARTMENTS[owner_type]
     ways = tuple(
@@ -57,4 +57,4 @@ def within(owner_type: str, owner_id: str, types: Iterable[str]) -> Within:
         )
         for resource_type in types
     )
-    return Within(ways, owner_type, owner_id)
+    return AskedWithin(ways, owner_type, owner_id)

@@ -1,4 +1,4 @@
-"""What a resource has to meet, whatever it is: the base of `criteria.py`."""
+"""What a resource has to meet, whatever it is: the bases of `asked.py` and `criteria.py`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,29 @@ from abc import ABC, abstractmethod
 
 import sqlalchemy as sa
 
+from fhir_facade.held import Values
 from fhir_facade.matching import Clock, Condition, Rows
 
 
-class Criterion(ABC):
-    """What a resource has to meet."""
+class Asked(ABC):
+    """What a resource has to meet, with the values as they were written."""
 
     __slots__ = ()
+
+    @abstractmethod
+    def settled(self, values: Values, clock: Clock) -> Criterion:
+        """Return the criterion, whose values are held in `values`; FhirError where they make no sense."""
+
+
+class Criterion(Asked):
+    """What a resource has to meet, as a statement knows it: two that are equal make the same statement."""
+
+    __slots__ = ()
+
+    def settled(self, values: Values, clock: Clock) -> Criterion:
+        """Return itself: there is nothing to read."""
+        del values, clock
+        return self
 
     @property
     def rank(self) -> int:
@@ -34,16 +50,16 @@ class Criterion(ABC):
         """Whether `holds` looks at the resource's own columns."""
         return False
 
-    def rows(self, rows: Rows, clock: Clock) -> Condition | None:
+    def rows(self, rows: Rows) -> Condition | None:
         """Return the condition on rows of the index; None where it is about the resource itself."""
-        del rows, clock
+        del rows
         return None
 
-    def window(self, rows: Rows, clock: Clock) -> list[Condition]:
+    def window(self, rows: Rows) -> list[Condition]:
         """Return conditions that follow from those of `rows`, and bound the part of the index that is looked at."""
-        del rows, clock
+        del rows
         return []
 
     @abstractmethod
-    def holds(self, resource_pk: sa.ColumnElement[int], resource: Rows, clock: Clock) -> Condition:
+    def holds(self, resource_pk: sa.ColumnElement[int], resource: Rows) -> Condition:
         """Return the condition that a resource meets it."""

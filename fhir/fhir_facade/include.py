@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,6 +18,8 @@ from gateway.store.tables import fhir_resource
 
 LARGEST_INCLUDED = 1000
 _MOST_ROUNDS = 4
+_MOST_KEPT = 64
+"""Statements, each for includes over some types."""
 _ITERATING = frozenset({"iterate", "recurse"})
 
 
@@ -73,52 +76,71 @@ def included(connection: Connection, includes: Sequence[Include], found: Sequenc
 
 def _next(connection: Connection, includes: Sequence[Include], pages: Sequence[Stored], most: int) -> list[Stored]:
     """Return what the includes bring to these resources, in one step, each once."""
+    numbers: dict[str, list[int]] = {}
+    ids: dict[str, list[str]] = {}
+    for each in pages:
+        numbers.setdefault(each.type, []).append(each.number)
+        ids.setdefault(each.type, []).append(each.resource_id)
     found: dict[int, Stored] = {}
-    for numbers in (_forward(includes, pages), _backward(includes, pages)):
-        if numbers is not None:
-            resource = fhir_resource.alias()
-            query = sa.select(*(resource.c[name] for name in COLUMNS)).where(resource.c.id.in_(numbers))
-            for row in connection.execute(query.order_by(resource.c.id).limit(most + len(pages))):
+    for make, given in ((_forward, numbers), (_backward, ids)):
+        statement = make(tuple(includes), tuple(given))
+        if statement is not None:
+            bound = {_name(resource_type): each for resource_type, each in given.items()}
+            for row in connection.execute(statement, {**bound, "most": most + len(pages)}):
                 found[row.id] = stored(row)
     return list(found.values())
 
 
-def _forward(includes: Sequence[Include], pages: Sequence[Stored]) -> sa.Select[Any] | None:
+def _name(resource_type: str) -> str:
+    return f"of_{resource_type}"
+
+
+def _of(resource_type: str) -> sa.BindParameter[Any]:
+    """Return the resources of a type, to be bound."""
+    return sa.bindparam(_name(resource_type), expanding=True)
+
+
+@lru_cache(maxsize=_MOST_KEPT)
+def _forward(includes: Sequence[Include], types: Sequence[str]) -> sa.Select[Any] | None:
+    """Return the statement for what resources of these types refer to, by their numbers; None where they do not."""
     rows, target = index_rows(), fhir_resource.alias()
-    by_type: dict[str, list[int]] = {}
-    for each in pages:
-        by_type.setdefault(each.type, []).append(each.number)
     # Not by the rows' type: with it SQLite would go through the rows of all resources of that type.
     ways = [
         sa.and_(
-            rows.c.resource_pk.in_(by_type[each.source]),
+            rows.c.resource_pk.in_(_of(each.source)),
             one_of(rows.c.parameter, each.parameters),
             *([rows.c.system == each.target] if each.target else []),
         )
         for each in includes
-        if not each.is_reverse and each.source in by_type
+        if not each.is_reverse and each.source in types
     ]
     if not ways:
         return None
     is_target = sa.and_(target.c.type == rows.c.system, target.c.resource_id == rows.c.value, target.c.is_current)
-    return sa.select(target.c.id).join_from(rows, target, is_target).where(sa.or_(*ways))
+    return _resources(sa.select(target.c.id).join_from(rows, target, is_target).where(sa.or_(*ways)))
 
 
-def _backward(includes: Sequence[Include], pages: Sequence[Stored]) -> sa.Select[Any] | None:
+@lru_cache(maxsize=_MOST_KEPT)
+def _backward(includes: Sequence[Include], types: Sequence[str]) -> sa.Select[Any] | None:
+    """Return the statement for what refers to resources of these types, by their ids; None where nothing does."""
     rows = index_rows()
-    by_type: dict[str, list[str]] = {}
-    for each in pages:
-        by_type.setdefault(each.type, []).append(each.resource_id)
     ways = [
         sa.and_(
             rows.c.type == each.source,
             one_of(rows.c.parameter, each.parameters),
             rows.c.system == referred,
-            rows.c.value.in_(ids),
+            rows.c.value.in_(_of(referred)),
         )
         for each in includes
         if each.is_reverse
-        for referred, ids in by_type.items()
+        for referred in types
         if each.target in ("", referred)
     ]
-    return sa.select(rows.c.resource_pk).where(sa.or_(*ways)) if ways else None
+    return _resources(sa.select(rows.c.resource_pk).where(sa.or_(*ways))) if ways else None
+
+
+def _resources(numbers: sa.Select[Any]) -> sa.Select[Any]:
+    """Return the statement for the resources of these numbers, in order, `most` at the most."""
+    resource = fhir_resource.alias()
+    query = sa.select(*(resource.c[name] for name in COLUMNS)).where(resource.c.id.in_(numbers))
+    return query.order_by(resource.c.id).limit(sa.bindparam("most", type_=sa.Integer()))

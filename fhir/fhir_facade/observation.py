@@ -18,7 +18,7 @@ from fhir_facade.identity import ResourceIds
 from fhir_facade.resource import Json, clean, present, reference
 from gateway.report import outcome_role
 from gateway.report.assignment import Assignment, derived_uid
-from gateway.report.figures import number, percent, spread
+from gateway.report.figures import EPISTEMIC, UNCERTAINTY, number, percent, uncertainties
 from gateway.report.wording import label_set_words
 from inference.findings import ClassProbability, Code, Finding, Measurement, NotEvaluable, Outcome, Segment
 
@@ -33,8 +33,10 @@ _OBJECTS = {
 _ABSENT = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 _EVALUABILITY = Code("evaluability", "99HYBRIDMED", "Evaluability")
 _GROUP = Code("125007", "DCM", "Measurement Group")
-_UNCERTAINTY = Code("uncertainty", "99HYBRIDMED", "Uncertainty")
-_UNCERTAINTY_TEXT = "Uncertainty: spread of the classes' probabilities, 0 % certain, 100 % undecided"
+_UNCERTAINTY_TEXTS = {
+    UNCERTAINTY.value: "Uncertainty: spread of the classes' probabilities, 0 % certain, 100 % undecided",
+    EPISTEMIC.value: "How much of the uncertainty, on the same scale, more training images could remove",
+}
 _LABEL_SET = Code("label-set", "99HYBRIDMED", "Classes that hold the true one, with a stated coverage")
 
 
@@ -150,17 +152,13 @@ def _probability(finding: Finding, each: ClassProbability) -> Json:
     }
 
 
-def _uncertainty(finding: Finding) -> list[Json]:
-    """Return the component that tells how undecided the algorithm is; none where there is but one class."""
-    share = spread([each.probability for each in finding.alternatives])
-    if share is None:
-        return []
-    return [
-        {
-            "code": concept(_UNCERTAINTY, text=_UNCERTAINTY_TEXT),
+def _uncertainty(finding: Finding) -> Iterator[Json]:
+    """Yield the components that tell how undecided the algorithm is; none where there is but one class."""
+    for code, share in uncertainties(finding):
+        yield {
+            "code": concept(code, text=_UNCERTAINTY_TEXTS[code.value]),
             "valueQuantity": {"value": percent(share), "unit": "%", "system": UCUM, "code": "%"},
         }
-    ]
 
 
 def _label_set(finding: Finding) -> list[Json]:

@@ -6,34 +6,44 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from fhir_facade.criteria import Criterion, index_rows
-from fhir_facade.matching import Clock, Condition, Rows, date_condition
+from fhir_facade.criteria import index_rows
+from fhir_facade.criterion import Asked, Criterion
+from fhir_facade.held import Held, Values
+from fhir_facade.matching import Clock, Condition, Rows, date_condition, hold_date
 
 _OF_CARE = ("date", "started", "authored", "created", "period")
 """Dates of what was done to a patient, as the index names them."""
 
 
 @dataclass(frozen=True, slots=True)
-class CareDate(Criterion):
+class CareDate(Asked):
     """`start` and `end` of `$everything`: what was done in that time, and what tells no such time."""
 
     start: str
     end: str
+
+    def settled(self, values: Values, clock: Clock) -> Criterion:
+        """Return the criterion; InvalidError where one is no date."""
+        bounds = (("ge", self.start), ("le", self.end))
+        return InCareDate(tuple(hold_date(values, f"{prefix}{text}", clock) for prefix, text in bounds if text))
+
+
+@dataclass(frozen=True, slots=True)
+class InCareDate(Criterion):
+    """A resource tells no date of care outside of bounds."""
+
+    bounds: tuple[Held, ...]
 
     @property
     def can_drive(self) -> bool:
         """It says what is left out."""
         return False
 
-    def holds(self, resource_pk: sa.ColumnElement[int], resource: Rows, clock: Clock) -> Condition:
+    def holds(self, resource_pk: sa.ColumnElement[int], resource: Rows) -> Condition:
         """Return the condition that no date of the resource lies outside."""
         del resource
         rows = index_rows()
-        bounds = [
-            date_condition(rows, f"{prefix}{text}", clock)
-            for prefix, text in (("ge", self.start), ("le", self.end))
-            if text
-        ]
+        bounds = [date_condition(rows, held) for held in self.bounds]
         outside = sa.select(rows.c.id).where(
             rows.c.resource_pk == resource_pk,
             rows.c.parameter.in_(_OF_CARE),
@@ -52,9 +62,9 @@ class LatestOfStudy(Criterion):
         """It says what is left out."""
         return False
 
-    def holds(self, resource_pk: sa.ColumnElement[int], resource: Rows, clock: Clock) -> Condition:
+    def holds(self, resource_pk: sa.ColumnElement[int], resource: Rows) -> Condition:
         """Return the condition that none follows."""
-        del resource, clock
+        del resource
         mine, other = index_rows(), index_rows()
         later = sa.select(other.c.id).where(
             mine.c.resource_pk == resource_pk,

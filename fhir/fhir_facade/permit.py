@@ -16,8 +16,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from starlette.requests import Request
 
+from fhir_facade.asked import AskedChain, AskedReverse, AskedWithin
 from fhir_facade.compartment import COMPARTMENTS, within
-from fhir_facade.criteria import Chain, Clock, Criterion, Reverse, Within
+from fhir_facade.criterion import Asked
+from fhir_facade.held import Values
+from fhir_facade.matching import Clock
 from fhir_facade.outcome import FhirError
 from fhir_facade.query import Search
 from fhir_facade.stored import Stored
@@ -112,9 +115,10 @@ class Permit:
         bound = [each.number for each in taken if self.is_bound(each.type, "r")]
         if not bound:
             return tuple(taken)
-        resource = fhir_resource.alias()
-        mine = self._within({each.type for each in taken}).holds(resource.c.id, resource, clock)
-        shown = set(connection.scalars(sa.select(resource.c.id).where(resource.c.id.in_(bound), mine)))
+        resource, values = fhir_resource.alias(), Values()
+        mine = self._within({each.type for each in taken}).settled(values, clock).holds(resource.c.id, resource)
+        query = sa.select(resource.c.id).where(resource.c.id.in_(bound), mine)
+        shown = set(connection.scalars(query, values.bound()))
         hidden = set(bound) - shown
         return tuple(each for each in taken if each.number not in hidden)
 
@@ -124,10 +128,10 @@ class Permit:
 
     def owns(self, connection: Connection, resource_type: str, resource_id: str, clock: Clock) -> bool:
         """Say whether a resource belongs to the one patient to whom the caller is bound."""
-        resource = fhir_resource.alias()
+        resource, values = fhir_resource.alias(), Values()
         that = (resource.c.type == resource_type, resource.c.resource_id == resource_id, resource.c.is_current)
-        mine = self._within([resource_type]).holds(resource.c.id, resource, clock)
-        return connection.scalar(sa.select(resource.c.id).where(*that, mine)) is not None
+        mine = self._within([resource_type]).settled(values, clock).holds(resource.c.id, resource)
+        return connection.scalar(sa.select(resource.c.id).where(*that, mine), values.bound()) is not None
 
     def is_bound(self, resource_type: str, permission: Permission = "r") -> bool:
         """Say whether of a type only what belongs to one patient is seen."""
@@ -137,31 +141,31 @@ class Permit:
             return True
         return self.scopes is not None and contexts_allowing(self.scopes, resource_type, permission) == {"patient"}
 
-    def _within(self, types: Iterable[str]) -> Within:
+    def _within(self, types: Iterable[str]) -> AskedWithin:
         return within("Patient", self.patient or "", [each for each in types if each in COMPARTMENTS["Patient"]])
 
 
 EVERYTHING: Final = Permit()
 
 
-def _asked_about(criteria: Iterable[Criterion]) -> Iterable[str]:
+def _asked_about(criteria: Iterable[Asked]) -> Iterable[str]:
     """Yield the types that chains and `_has` look at on the way."""
     for each in criteria:
-        if isinstance(each, Chain):
+        if isinstance(each, AskedChain):
             for resource_type, inner in each.inner:
                 yield resource_type
                 yield from _asked_about([inner])
-        elif isinstance(each, Reverse):
+        elif isinstance(each, AskedReverse):
             yield each.other
             yield from _asked_about([each.inner])
 
 
-def _asked_behind(criteria: Iterable[Criterion], *, is_behind: bool = False) -> Iterable[str]:
+def _asked_behind(criteria: Iterable[Asked], *, is_behind: bool = False) -> Iterable[str]:
     """Yield the types that `_has` looks at from where a chain led: to a Device, say, that results of others share."""
     for each in criteria:
-        if isinstance(each, Chain):
+        if isinstance(each, AskedChain):
             yield from _asked_behind((inner for _, inner in each.inner), is_behind=True)
-        elif isinstance(each, Reverse):
+        elif isinstance(each, AskedReverse):
             if is_behind:
                 yield each.other
             yield from _asked_behind([each.inner], is_behind=is_behind)

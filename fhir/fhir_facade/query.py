@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fhir_facade.asking import parse_criterion
-from fhir_facade.criteria import Criterion, Nothing
+from fhir_facade.criteria import Nothing
+from fhir_facade.criterion import Asked
 from fhir_facade.include import Include, parse_include
 from fhir_facade.outcome import InvalidError, NotSupportedError, TooCostlyError
 from fhir_facade.parameters import SEARCHED
@@ -47,7 +48,7 @@ class Search:
     types: tuple[str, ...]
     path: str
     """Below the server's address: `DiagnosticReport`, `Patient/1/Observation`; empty: all types."""
-    criteria: tuple[Criterion, ...]
+    criteria: tuple[Asked, ...]
     count: int = DEFAULT_COUNT
     sort: tuple[SortKey, ...] = ()
     includes: tuple[Include, ...] = ()
@@ -66,7 +67,7 @@ class _Reading:
 
     types: tuple[str, ...]
     is_strict: bool
-    criteria: list[Criterion] = field(default_factory=list)
+    criteria: list[Asked] = field(default_factory=list)
     includes: list[Include] = field(default_factory=list)
     control: dict[str, str] = field(default_factory=dict)
     understood: list[tuple[str, str]] = field(default_factory=list)
@@ -102,7 +103,7 @@ def understand(
     *,
     is_strict: bool = False,
     path: str | None = None,
-    also: Sequence[Criterion] = (),
+    also: Sequence[Asked] = (),
 ) -> Search:
     """Read the pairs of a query string.
 
@@ -154,7 +155,7 @@ def read_count(text: str | None, default: int = DEFAULT_COUNT) -> int:
     return min(int(text), LARGEST_COUNT)
 
 
-def _search(reading: _Reading, also: Sequence[Criterion], path: str) -> Search:
+def _search(reading: _Reading, also: Sequence[Asked], path: str) -> Search:
     control = reading.control
     summary, count = control.get("_summary", "false"), read_count(control.get("_count"))
     is_counting = control.get("_total") in ("accurate", "estimate") or control.get("_totalMethod") == "count"

@@ -11,8 +11,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from fhir_facade.criteria import Clock
+from fhir_facade.asked import settle
+from fhir_facade.held import Values
 from fhir_facade.include import included
+from fhir_facade.matching import Clock
 from fhir_facade.outcome import TooCostlyError
 from fhir_facade.paging import page_token
 from fhir_facade.plan import Plan, choose, count_statement, page_statement, without_order
@@ -43,25 +45,25 @@ class Page:
 def run_search(connection: Connection, search: Search, clock: Clock) -> Page:
     """Return a page of current resources that meet all criteria; TooCostlyError where that takes too long."""
     with bounded_time(connection):
-        plan = choose(connection, search, clock)
+        values = Values()
+        plan = choose(connection, search, values, clock)
         if search.is_count_only:
-            return Page(connection.scalar(count_statement(plan, clock)))
-        rows = connection.execute(page_statement(plan, clock)).all()
+            return Page(connection.scalar(count_statement(values, plan), values.bound()))
+        rows = connection.execute(page_statement(values, plan), values.bound()).all()
         if plan.may_lack and len(rows) <= search.count:
-            rows = connection.execute(page_statement(without_order(plan), clock)).all()
-        return _page(connection, plan, rows, clock)
+            rows = connection.execute(page_statement(values, without_order(plan)), values.bound()).all()
+        return _page(connection, search, plan, values, rows)
 
 
 def meeting(connection: Connection, search: Search, clock: Clock, numbers: Sequence[int]) -> list[int]:
     """Return those of the current versions with these numbers that meet all criteria of a search."""
-    resource = fhir_resource.alias()
-    holds = [each.holds(resource.c.id, resource, clock) for each in search.criteria]
+    resource, values = fhir_resource.alias(), Values()
+    holds = [each.holds(resource.c.id, resource) for each in settle(search.criteria, values, clock)]
     query = sa.select(resource.c.id).where(resource.c.id.in_(numbers), resource.c.type.in_(search.types), *holds)
-    return list(connection.scalars(query))
+    return list(connection.scalars(query, values.bound()))
 
 
-def _page(connection: Connection, plan: Plan, rows: Sequence[sa.Row[Any]], clock: Clock) -> Page:
-    search = plan.search
+def _page(connection: Connection, search: Search, plan: Plan, values: Values, rows: Sequence[sa.Row[Any]]) -> Page:
     shown = rows[: search.count]
     found = tuple(stored(row) for row in shown)
     following = None
@@ -69,7 +71,7 @@ def _page(connection: Connection, plan: Plan, rows: Sequence[sa.Row[Any]], clock
         following = page_token(plan.order, [*shown[-1][len(COLUMNS) :], found[-1].number])
     total = len(found) if following is None and search.page is None else None
     if total is None and search.with_total:
-        total = connection.scalar(count_statement(plan, clock))
+        total = connection.scalar(count_statement(values, plan), values.bound())
     others, is_cut = included(connection, search.includes, found) if search.includes and found else ([], False)
     return Page(total, found, tuple(others), is_cut, following)
 
@@ -100,8 +102,7 @@ class _Deadline:
         return time.monotonic() > self._end
 
 
-_LIMIT_TIME = sa.text("SELECT set_config('statement_timeout', :limit, true), set_config('jit', 'off', true)")
-"""Nor are statements compiled: that takes longer than a search does."""
+_LIMIT_TIME = sa.text("SELECT set_config('statement_timeout', :limit, true)")
 
 
 @contextmanager

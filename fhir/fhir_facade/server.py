@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Final
 
-from fhir_facade.criteria import Clock
+from fhir_facade.matching import Clock
 from fhir_facade.resource import Json
 from gateway.exchange.endpoint import AllowedEndpoints
 from gateway.store import Store

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from fhir_facade.asking import parameter_of
 from fhir_facade.criteria import index_rows
+from fhir_facade.held import Held
 from fhir_facade.matching import Condition, Rows
 from fhir_facade.paging import Key
 from fhir_facade.parameters import COLUMNS
@@ -78,8 +79,9 @@ def _absent(yields: type[Key], is_descending: bool) -> sa.ColumnElement[Any]:
     return sa.literal("" if is_descending else _HIGHEST)
 
 
-def after(order: Sequence[tuple[sa.ColumnElement[Any], bool]], keys: Sequence[Key]) -> Condition:
+def after(order: Sequence[tuple[sa.ColumnElement[Any], bool]], position: Sequence[Held]) -> Condition:
     """Return the condition of rows that follow a position: later in the first key in which they differ."""
+    keys = [held.part() for held in position]
     branches = []
     for at, (expression, is_descending) in enumerate(order):
         same = [earlier == value for (earlier, _down), value in zip(order[:at], keys[:at], strict=True)]

@@ -85,7 +85,8 @@ class Standing:
         if correction is None:
             return content | named
         noted = {"meta": {"security": [AI_ASSERTED, _CLINICIAN_ASSERTED]}, "note": [_note(correction)]}
-        return content | named | noted
+        # Probabilities, uncertainty and label set are not of this answer; they stay in the versions before.
+        return {name: value for name, value in content.items() if name != "component"} | named | noted
 
     def sentences(self, wording: Wording = ENGLISH) -> list[str]:
         """Return what the conclusion says of verification."""

@@ -14,9 +14,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from fhir_facade.criteria import Clock
 from fhir_facade.demographics import Patients
 from fhir_facade.index import index_entries
+from fhir_facade.matching import Clock
 from fhir_facade.permit import NotPermittedError, Permit
 from fhir_facade.query import understand
 from fhir_facade.refusal import BrokenError, DuplicateError, NotAllowedError, VersionConflictError

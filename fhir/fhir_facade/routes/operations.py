@@ -13,8 +13,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from fhir_facade.answer import negotiate
+from fhir_facade.asked import AskedColumn
 from fhir_facade.compartment import COMPARTMENTS, within
-from fhir_facade.criteria import Criterion, OnColumn
+from fhir_facade.criterion import Asked
 from fhir_facade.include import Include
 from fhir_facade.operation import CareDate, LatestOfStudy
 from fhir_facade.outcome import InvalidError, UnknownResourceError
@@ -59,9 +60,9 @@ class _Operations:
         self._require_patient(request, patient_id)
         asked = dict(pairs)
         types = _types(asked.get("_type"))
-        also: list[Criterion] = [within("Patient", patient_id, types)]
+        also: list[Asked] = [within("Patient", patient_id, types)]
         also += [CareDate(asked.get("start", ""), asked.get("end", ""))] if asked.keys() & {"start", "end"} else []
-        also += [OnColumn("_lastUpdated", "", (f"ge{asked['_since']}",))] if asked.get("_since") else []
+        also += [AskedColumn("_lastUpdated", "", (f"ge{asked['_since']}",))] if asked.get("_since") else []
         path = f"Patient/{patient_id}/$everything"
         others = [pair for pair in pairs if pair[0] in ("_count", "_page")]
         search = understand(types, others, is_strict=is_strict(request), path=path, also=also)

@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 
 from fhir_facade.answer import answer, negotiate
 from fhir_facade.compartment import COMPARTMENTS, within
-from fhir_facade.criteria import Criterion
+from fhir_facade.criterion import Asked
 from fhir_facade.outcome import UnknownTypeError
 from fhir_facade.parameters import SEARCHED
 from fhir_facade.permit import Permit
@@ -75,7 +75,7 @@ def _understood(request: Request, pairs: Pairs) -> Search:
     if members is None or (member != _ALL and member not in members):
         raise UnknownTypeError("there is no such compartment")
     types = tuple(members) if member == _ALL else (member,)
-    also: list[Criterion] = [within(owner, resource_id_of(request), types)]
+    also: list[Asked] = [within(owner, resource_id_of(request), types)]
     path = f"{owner}/{resource_id_of(request)}/{member}"
     return understand(types, pairs, is_strict=strict, path=path, also=also)
 

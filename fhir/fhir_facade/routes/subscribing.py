@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from fhir_facade.answer import answer, negotiate
-from fhir_facade.criteria import Clock
+from fhir_facade.matching import Clock
 from fhir_facade.outcome import FhirError, InvalidError, TooCostlyError, UnknownResourceError
 from fhir_facade.permit import NotPermittedError, Permit
 from fhir_facade.refusal import BrokenError, NotAllowedError, VersionConflictError

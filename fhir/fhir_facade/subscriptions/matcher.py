@@ -13,7 +13,7 @@ from datetime import datetime, tzinfo
 import structlog
 from sqlalchemy.engine import Connection
 
-from fhir_facade.criteria import Clock
+from fhir_facade.matching import Clock
 from fhir_facade.outcome import FhirError
 from fhir_facade.permit import EVERYTHING, Permit
 from fhir_facade.query import understand
