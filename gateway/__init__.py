@@ -22,7 +22,7 @@ dispatcher.py       complete studies -> jobs; relay.py  outbox -> broker; sweepe
 reprocess.py        studies processed anew on request
 broker.py           Broker protocol; the embedded one; rabbitmq.py, rabbitmq_link.py  the one on pika
 lease.py            leases in hand, renewed by a thread
-worker/             claim, load, infer, render, commit, acknowledge last
+worker/             claim, load, infer, release the DICOM objects, commit the rest, acknowledge last
 report/             findings -> SR, SEG, heat map, pictures
 terms_zh.py         words of results in Chinese, for pages and reports
 variant.py          what a destination wants otherwise (pure)

@@ -6,8 +6,8 @@ Bytes that do not belong to the declared set become U+FFFD: a wrong character se
 from __future__ import annotations
 
 import re
-
-from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
+from collections.abc import Mapping
+from functools import cache
 
 _ESCAPE = 0x1B
 _FRAGMENTS = re.compile(rb"^[^\x1b]+|\x1b[^\x1b]*")
@@ -20,14 +20,27 @@ def _plain(term: str) -> str:
     return re.sub(r"[^A-Z0-9]", "", term.upper())
 
 
-_CODECS = {_plain(term): codec for term, codec in python_encoding.items()}
 _UNDECLARED = _plain("")
+
+
+@cache
+def _codecs() -> Mapping[str, str]:
+    from pydicom.charset import python_encoding  # noqa: PLC0415 # half a second, which `studies list` need not wait for
+
+    return {_plain(term): codec for term, codec in python_encoding.items()}
+
+
+@cache
+def _codecs_of_escapes() -> Mapping[bytes, str]:
+    from pydicom.charset import CODES_TO_ENCODINGS  # noqa: PLC0415 # the same
+
+    return CODES_TO_ENCODINGS
 
 
 def codecs_of(specific_character_set: bytes) -> tuple[str, ...]:
     """Return codecs for the values of Specific Character Set (0008,0005), the likes of 'ISO IR 100' included."""
     terms = [_plain(term) for term in specific_character_set.decode("ascii", "replace").split("\\")]
-    known = tuple(_CODECS.get(term, _DEFAULT) for term in terms)
+    known = tuple(_codecs().get(term, _DEFAULT) for term in terms)
     return () if terms == [_UNDECLARED] else known
 
 
@@ -48,7 +61,7 @@ def _decode_fragment(fragment: bytes, first: str) -> str:
     if fragment[0] != _ESCAPE:
         return fragment.decode(first, "replace")
     length = 4 if fragment.startswith(_LONG_ESCAPES) else 3
-    codec = CODES_TO_ENCODINGS.get(fragment[:length])
+    codec = _codecs_of_escapes().get(fragment[:length])
     if codec is None:
         return fragment[length:].decode(first, "replace")
     if codec.startswith("iso2022"):  # these codecs of Python want the escape sequence

@@ -55,7 +55,7 @@ class DispatchTimes:
     quiet_s: float = 10.0
     """Without a new instance, before a study is complete."""
     poll_s: float = 0.1
-    """Between looks at the database: how late the end of the quiet time may be seen."""
+    """Between looks at a database that does not tell of commits: how late the end of the quiet time may be seen."""
     stale_s: float = 600.0
     """Age of a published message whose job still waits, after which it may be lost."""
 
@@ -144,10 +144,10 @@ class Dispatcher:
     def run(self, stop: threading.Event) -> None:
         """Serve until `stop` is set; the database or the broker being away is waited out, each by itself."""
         ending = threading.Event()
-        loops: tuple[tuple[Callable[[datetime], object], Callable[[], float]], ...] = (
+        loops: tuple[tuple[Callable[[datetime], object], Callable[[Commits], float]], ...] = (
             (self.dispatch_complete, self._until_quiet_s),
-            (self._relay.publish_due, lambda: self._times.poll_s),
-            (self._sweeper.sweep, lambda: _SWEEP_S),
+            (self._relay.publish_due, lambda commits: commits.idle_s(self._times.poll_s)),
+            (self._sweeper.sweep, lambda _: _SWEEP_S),
         )
         with ThreadPoolExecutor(len(loops)) as pool:
             running = [
@@ -184,10 +184,10 @@ class Dispatcher:
                 dispatched += self._dispatch(one.study, now)
         return dispatched
 
-    def _until_quiet_s(self) -> float:
+    def _until_quiet_s(self, commits: Commits) -> float:
         """Return how long nothing can become due but by a commit, within the pause between looks."""
         if self._next_last is None:
-            return self._times.poll_s
+            return commits.idle_s(self._times.poll_s)
         quiet_at = self._next_last + timedelta(seconds=self._times.quiet_s)
         return min(self._times.poll_s, max(0.0, (quiet_at - datetime.now(UTC)).total_seconds()))
 
@@ -263,7 +263,7 @@ def read_tag(path: Path, tag: str) -> str:
 
 def _repeat(
     step: Callable[[datetime], object],
-    pause: Callable[[], float],
+    pause: Callable[[Commits], float],
     commits: Commits,
     heartbeat: Heartbeat,
     ending: threading.Event,
@@ -282,7 +282,7 @@ def _repeat(
         for part in set(failures):
             heartbeat.recovered(part)
         failures.clear()
-        pause_s = pause()
+        pause_s = pause(commits)
         if pause_s < _SWEEP_S:
             commits.wait(ending, pause_s)
         else:

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 import httpx
 import sqlalchemy as sa
-from pynetdicom.ae import ApplicationEntity
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined] # made at import by pynetdicom
 
 from gateway.access_state import look_at_access
+from gateway.calling import PromptEntity
 from gateway.config import Destination, DicomAddress, Settings
 from gateway.disk import free_mib, read_only_folders
 from gateway.errors import GatewayError, SchemaError
@@ -240,7 +240,7 @@ def _check_lists(store: Store) -> Iterable[Check]:
 
 def echo(address: DicomAddress, calling_ae: str, security: ClientChannel | None = None) -> bool:
     """Say whether a DICOM peer answers C-ECHO (PS3.4 A) within a few seconds."""
-    entity = ApplicationEntity(calling_ae)
+    entity = PromptEntity(calling_ae)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = _TIMEOUT_S
     entity.add_requested_context(Verification)
     association = entity.associate(

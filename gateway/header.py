@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +22,8 @@ _PREAMBLE_LENGTH = 128
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 _OLD_DATE = re.compile(r"^(\d{4})[.\-/](\d{2})[.\-/](\d{2})")  # ACR-NEMA wrote 1993.08.22
 _INT32 = 1 << 31
+_LONGEST_KEPT = 256
+"""Bytes of a value whose text is kept for the next instance."""
 
 _SPECIFIC_CHARACTER_SET = 0x00080005
 _SOP_CLASS_UID, _SOP_INSTANCE_UID = 0x00080016, 0x00080018
@@ -231,13 +234,21 @@ class _Fields:
         return self._cut(item.values.get(tag, b""), column)
 
     def _cut(self, value: bytes, column: sa.Column[str]) -> str:
-        text = _UNPRINTABLE.sub(" ", decode_text(value.rstrip(b" \0"), self._codecs))
-        return text.strip()[: _length(column)].strip()
+        shown = _shown if len(value) <= _LONGEST_KEPT else _shown.__wrapped__
+        return shown(value, self._codecs, _length(column))
+
+
+@lru_cache(maxsize=512)
+def _shown(value: bytes, codecs: tuple[str, ...], length: int) -> str:
+    """Return a text as it is indexed; kept, since the instances of a study say the same."""
+    text = _UNPRINTABLE.sub(" ", decode_text(value.rstrip(b" \0"), codecs))
+    return text.strip()[:length].strip()
 
 
 _WIDE = tables.study.c.study_description
 
 
+@cache
 def _length(column: sa.Column[str]) -> int:
     assert isinstance(column.type, sa.String) and column.type.length is not None  # noqa: S101 # our own tables
     return column.type.length

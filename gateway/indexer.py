@@ -55,8 +55,9 @@ BATCH = 200
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 10.0
 _WAKE_S = 0.5
-_LINGER_S = 0.1
-"""How long a batch that is not full waits for more."""
+_LINGER_S = 0.05
+_LONGEST_LINGER_S = 0.3
+"""How long a batch that is not full waits for the next item, and for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +132,10 @@ class Indexer:
                     return []
         # A transaction for each instance costs more than the instance: wait a little for those behind the first. The
         # end of an association is news at once.
-        due_at = time.monotonic() + _LINGER_S
+        due_at = time.monotonic() + _LONGEST_LINGER_S
         while len(batch) < BATCH:
             is_urgent = self._ending.is_set() or not isinstance(batch[-1], OpenedAssociation | Arrival)
-            left_s = 0.0 if is_urgent else due_at - time.monotonic()
+            left_s = 0.0 if is_urgent else min(_LINGER_S, due_at - time.monotonic())
             try:
                 batch.append(self._queue.get(timeout=left_s) if left_s > 0 else self._queue.get_nowait())
             except queue.Empty:

@@ -38,12 +38,16 @@ class Lease(Generic[T]):
 
     @property
     def age_s(self) -> float:
-        """Seconds since it was taken, or since the work on it began."""
+        """Seconds since it was taken, or since the work on it began; below 0 while it may wait for its turn."""
         return time.monotonic() - self._begun_s
 
     def begin(self) -> None:
         """Note that the work begins now."""
         self._begun_s = time.monotonic()
+
+    def pause(self, allowance_s: float) -> None:
+        """Note that nothing is done on it for now: for so long, whatever hangs is not this; then it counts as begun."""
+        self._begun_s = time.monotonic() + allowance_s
 
     def lose(self) -> None:
         """Note that a renewal was refused."""

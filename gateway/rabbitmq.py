@@ -11,6 +11,7 @@ message to someone else. As with every lost connection this does no harm: the se
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +33,10 @@ log = structlog.get_logger()
 
 _PRIORITIES: tuple[Priority, ...] = ("stat", "routine")
 _LONGEST_DEAD_QUEUE = 10_000
+_BETWEEN_NODES = r"\s*,\s*(?=amqps?://)"
+"""A password may hold a comma."""
+_PROBES = 3
+"""Unanswered probes of an idle connection, after which the other side is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +47,10 @@ class RabbitOptions:
     """Deliveries of one message before it goes to `<prefix>.dead`; its job, which waits on, is published again."""
     poll_s: float = 0.1
     """Seconds between looks at empty queues."""
-    heartbeat_s: int = 30
-    """Of the connection."""
+    heartbeat_s: int = 10
+    """Of the connection; after two of them either side takes a silent other for gone."""
+    vanished_s: int = 10
+    """After which a broker that does not even confirm the packets sent to it is gone."""
     reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
     """Waits between tries to connect."""
 
@@ -70,7 +77,8 @@ class RabbitBroker:
     Parameters
     ----------
     url
-        `amqp://user:password@host:port/vhost` or `amqps://…`; never logged.
+        `amqp://user:password@host:port/vhost` or `amqps://…`, or several, separated by commas: the nodes of one
+        cluster. Never logged.
     prefix
         Of the queue names.
     options
@@ -89,7 +97,8 @@ class RabbitBroker:
         }
         queues = {dead: {"x-queue-type": "quorum", "x-max-length": _LONGEST_DEAD_QUEUE}}
         queues |= {self._queue(priority): routed for priority in _PRIORITIES}
-        self._link = Link(_parameters(url, self._options.heartbeat_s), queues, self._options.reconnect)
+        nodes = [_parameters(one, self._options) for one in re.split(_BETWEEN_NODES, url.strip())]
+        self._link = Link(nodes, queues, self._options.reconnect)
         self._fetching = threading.Lock()
 
     def publish(self, message: JobMessage) -> None:
@@ -186,7 +195,7 @@ class RabbitBroker:
         return settle
 
 
-def _parameters(url: str, heartbeat_s: int) -> pika.URLParameters:
+def _parameters(url: str, options: RabbitOptions) -> pika.URLParameters:
     expected = "HYBRIDMED_BROKER_URL is not amqp://user:password@host:port/vhost"
     if not url.startswith(("amqp://", "amqps://")):
         raise ConfigurationError(expected)
@@ -194,11 +203,17 @@ def _parameters(url: str, heartbeat_s: int) -> pika.URLParameters:
         parameters = pika.URLParameters(url)
     except (ValueError, TypeError, KeyError, IndexError):
         raise ConfigurationError(expected) from None
-    parameters.heartbeat = heartbeat_s
+    parameters.heartbeat = options.heartbeat_s
     parameters.connection_attempts = 1  # the link counts the tries
     parameters.socket_timeout = 5
     parameters.stack_timeout = 10
     parameters.blocked_connection_timeout = 30
+    parameters.tcp_options = {
+        "TCP_USER_TIMEOUT": options.vanished_s * 1000,
+        "TCP_KEEPIDLE": options.vanished_s,
+        "TCP_KEEPINTVL": max(1, options.vanished_s // _PROBES),
+        "TCP_KEEPCNT": _PROBES,
+    }
     parameters.client_properties = {"connection_name": "hybridmed"}
     return parameters
 

@@ -1,18 +1,21 @@
 """A connection to RabbitMQ that is kept up by a thread of its own, and what callers on any thread ask of it.
 
 Every question has a time limit: a broker that lets clients in but does not answer (a quorum queue without a leader)
-is treated as away, and the connection is made anew.
+is treated as away, and the connection is made anew. Where the broker is a cluster, each new connection goes to the
+next of its nodes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import queue
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pika
@@ -43,7 +46,7 @@ class ReconnectPolicy:
     """How long to wait between tries to connect; doubles, with jitter of a half."""
 
     first_s: float = 0.5
-    limit_s: float = 30.0
+    limit_s: float = 5.0
 
     def wait_s(self, failures: int) -> float:
         """Return the wait after a number of failures in a row."""
@@ -244,18 +247,19 @@ class Link:
 
     Parameters
     ----------
-    parameters
-        Of the connection.
+    nodes
+        Parameters of a connection to each node of the cluster, which are taken in turn, in an order of this process's
+        own; one, where there is no cluster.
     queues
         Declared at each start.
     reconnect
         Waits between tries.
     """
 
-    def __init__(self, parameters: pika.ConnectionParameters, queues: Queues, reconnect: ReconnectPolicy) -> None:
-        self.where = f"RabbitMQ at {parameters.host}:{parameters.port}"
+    def __init__(self, nodes: Sequence[pika.ConnectionParameters], queues: Queues, reconnect: ReconnectPolicy) -> None:
+        self.where = f"RabbitMQ at {', '.join(map(_address, nodes))}"
         self.closing = threading.Event()
-        self._parameters = parameters
+        self._nodes = secrets.SystemRandom().sample(nodes, len(nodes))
         self._queues = queues
         self._reconnect = reconnect
         self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
@@ -313,22 +317,30 @@ class Link:
 
     def _run(self) -> None:
         failures = 0
-        while not self.closing.is_set():
-            session = Session(self._parameters, self._queues, self._on_ready)
+        for node in itertools.cycle(self._nodes):
+            if self.closing.is_set():
+                break
+            session = Session(node, self._queues, partial(self._on_ready, node))
             self._session = session
             session.run()
             self._session = None
             failures = 1 if session.is_ready else failures + 1
-            self._fail_commands(*session.trouble)
-            if not self.closing.is_set():
-                wait_s = self._reconnect.wait_s(failures)
-                log.warning("broker.away", where=self.where, reason=session.trouble[1], retry_s=round(wait_s, 1))
-                self.closing.wait(wait_s)
+            self._after(node, session.trouble, failures)
         self._fail_commands(BrokerAwayError, "is disconnected")
 
-    def _on_ready(self) -> None:
+    def _after(self, node: pika.ConnectionParameters, trouble: tuple[type[GatewayError], str], failures: int) -> None:
+        """Wait for the next try; those who ask are told once no node is left to try, and wait until then."""
+        rounds, others = divmod(failures, len(self._nodes))
+        if not others:
+            self._fail_commands(*trouble)
+        if not self.closing.is_set():
+            wait_s = self._reconnect.wait_s(1 if others else rounds)
+            log.warning("broker.away", where=_address(node), reason=trouble[1], retry_s=round(wait_s, 1))
+            self.closing.wait(wait_s)
+
+    def _on_ready(self, node: pika.ConnectionParameters) -> None:
         self._trouble = None
-        log.info("broker.connected", where=self.where)
+        log.info("broker.connected", where=_address(node))
         if self._session is not None:
             self._do_commands(self._session)
 
@@ -355,6 +367,10 @@ class Link:
             except queue.Empty:
                 return
             fail(command.answer, kind, f"{self.where} {reason}")
+
+
+def _address(node: pika.ConnectionParameters) -> str:
+    return f"{node.host}:{node.port}"
 
 
 def fail(answer: Future[Any], kind: type[GatewayError], reason: str) -> None:

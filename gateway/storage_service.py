@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import structlog
@@ -29,7 +30,7 @@ from gateway.errors import CannotUnderstandError, DataSetMismatchError, OutOfRes
 from gateway.header import valid_uid
 from gateway.indexer import Arrival, Indexer
 from gateway.place import place
-from gateway.receive.command import LARGEST_RESPONSE, encode_store_response, parse_store_request
+from gateway.receive.command import LARGEST_RESPONSE, answered_uid, encode_store_response, parse_store_request
 from gateway.receive.operation import StoreOperation, encoded_uid, without_data_set
 from gateway.services import Counters
 from gateway.spool import Origin, Spool
@@ -363,7 +364,7 @@ class StorageService(DIMSEServiceProvider):
 
     def _respond(self, request: StoreOperation, status: int, comment: str | None = None) -> None:
         """Answer: in one PDU past pynetdicom where its queue is empty and the peer takes PDUs of that size."""
-        uids = tuple(uid if UID(uid).is_valid else "" for uid in (request.sop_class_uid, request.sop_instance_uid))
+        uids = [answered_uid(uid) for uid in (request.sop_class_uid, request.sop_instance_uid)]
         if self._may_answer_directly() and (peer := self.dul.socket) is not None:
             peer.send(
                 encode_store_response(request.context_id, request.message_id, (uids[0], uids[1]), status, comment)
@@ -385,9 +386,14 @@ class StorageService(DIMSEServiceProvider):
         dul = self.dul
         return (
             self.is_direct
-            and threading.current_thread() is dul
+            and threading.get_ident() == dul.ident
             and dul.state_machine.current_state == "Sta6"
             and not self._is_sending
-            and dul.to_provider_queue.empty()
-            and not 0 < self.maximum_pdu_size < LARGEST_RESPONSE
+            and not dul.to_provider_queue.queue  # without its lock: whoever puts something there wakes this thread
+            and self._is_answer_taken
         )
+
+    @cached_property
+    def _is_answer_taken(self) -> bool:
+        """Whether the peer takes PDUs of a response's size."""
+        return not 0 < self.maximum_pdu_size < LARGEST_RESPONSE

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -25,6 +25,11 @@ ROLES = ("receive", "dispatch", "work", "deliver", "web")
 """All roles, in the order in which they start."""
 LIFELINE = "HYBRIDMED_LIFELINE_FD"
 """Environment variable that names a child's end of the pipe."""
+SHARED = "HYBRIDMED_SHARED_FD"
+"""Environment variable that names memory which the processes of one role share: 16 random bytes, then what is kept."""
+_SHARING = "web"
+_SHARED_BYTES = 4 << 20
+_KEY_BYTES = 16
 DRAIN_S = 60.0
 """Seconds that roles have to finish what is in hand, after which they are killed: what they held is kept or retried."""
 _FIRST_DELAY_S = 0.5
@@ -65,24 +70,26 @@ class Supervisor:
         """Run until SIGTERM or SIGINT; return the exit code."""
         _set_on_signal(self._stop)
         lifeline, hold = os.pipe()
+        shared = {SHARED: _make_shared()} if sum(child.role == _SHARING for child in self._children) else {}
+        inherited = {LIFELINE: lifeline, **shared}
         try:
             while not self._stop.is_set():
                 for child in self._children:
-                    if not self._tend(child, lifeline):
+                    if not self._tend(child, inherited):
                         return _USAGE
                 self._stop.wait(0.1)
             return 0
         finally:
             self._drain()
-            os.close(hold)
-            os.close(lifeline)
+            for descriptor in (hold, *inherited.values()):
+                os.close(descriptor)
 
-    def _tend(self, child: _Child, lifeline: int) -> bool:
+    def _tend(self, child: _Child, inherited: Mapping[str, int]) -> bool:
         """Start a role that is due, note one that ended; False where its settings are wrong and no restart can help."""
         now = time.monotonic()
         if child.process is None:
             if now >= child.start_at:
-                self._start(child, lifeline)
+                self._start(child, inherited)
             return True
         code = child.process.poll()
         child.has_served |= now - child.started_at > _SERVING_S
@@ -98,11 +105,12 @@ class Supervisor:
         log.warning("role.ended", of_role=child.role, exit_code=code, restart_in_s=delay_s)
         return True
 
-    def _start(self, child: _Child, lifeline: int) -> None:
+    def _start(self, child: _Child, inherited: Mapping[str, int]) -> None:
+        inherited = {name: each for name, each in inherited.items() if name != SHARED or child.role == _SHARING}
         child.process = subprocess.Popen(  # noqa: S603 our own interpreter and module
             [*self._command, child.role],
-            pass_fds=(lifeline,),
-            env={**os.environ, LIFELINE: str(lifeline)},
+            pass_fds=tuple(inherited.values()),
+            env={**os.environ, **{name: str(descriptor) for name, descriptor in inherited.items()}},
         )
         child.started_at = time.monotonic()
         log.info("role.started", of_role=child.role, pid=child.process.pid)
@@ -126,6 +134,12 @@ def is_supervised() -> bool:
     return LIFELINE in os.environ
 
 
+def shared_memory() -> int | None:
+    """Return the descriptor of the memory that the processes of one supervisor share; None where there is none."""
+    named = os.environ.get(SHARED)
+    return None if named is None else int(named)
+
+
 def role_command() -> list[str]:
     """Return the program that runs one role, named as its last argument."""
     return [sys.executable, "-m", "gateway", "serve", "--only"]
@@ -140,6 +154,13 @@ def run_role(role: Role) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the supervisor drains the roles
         threading.Thread(target=_stop_at_end, args=(int(lifeline), stop), name="lifeline", daemon=True).start()
     role.run(stop)
+
+
+def _make_shared() -> int:
+    memory = os.memfd_create("hybridmed")
+    os.ftruncate(memory, _SHARED_BYTES)
+    os.pwrite(memory, os.urandom(_KEY_BYTES), 0)
+    return memory
 
 
 def _set_on_signal(stop: threading.Event) -> None:

@@ -1,7 +1,9 @@
-"""What others left behind: jobs of dead workers, messages that the broker lost, associations of dead receivers."""
+"""What others left behind: jobs of dead workers, lost messages, associations of dead receivers, a clock set back."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import structlog
@@ -10,6 +12,7 @@ from gateway.broker import Broker
 from gateway.errors import BrokerAwayError
 from gateway.services import GONE_S, Counters
 from gateway.store import Store
+from gateway.store.clock_steps import newest_beat, pull_back
 from gateway.store.jobs import count_stale, requeue_expired, requeue_stale
 from gateway.store.outbox import forget_published
 from gateway.store.services import forget_before
@@ -21,6 +24,10 @@ log = structlog.get_logger()
 _KEEP = timedelta(days=1)
 _GONE = timedelta(seconds=GONE_S)
 _LONGEST_GAP = timedelta(seconds=GONE_S / 2)
+_STEP = timedelta(seconds=2)
+"""By how much a clock is set back before it matters."""
+_SKEW = timedelta(minutes=1)
+"""By how much the clocks of hosts may differ: what an earlier process wrote tells of no smaller step."""
 
 
 class Sweeper:
@@ -38,10 +45,18 @@ class Sweeper:
         Tries of a job.
     stale_after
         Age of a published message whose job still waits, after which it may be lost.
+    monotonic
+        Seconds of a clock that nobody sets.
     """
 
-    def __init__(
-        self, store: Store, broker: Broker, counters: Counters, max_attempts: int, stale_after: timedelta
+    def __init__(  # noqa: PLR0913, PLR0917 # its parts
+        self,
+        store: Store,
+        broker: Broker,
+        counters: Counters,
+        max_attempts: int,
+        stale_after: timedelta,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._broker = broker
@@ -50,9 +65,12 @@ class Sweeper:
         self._stale_after = stale_after
         self._last_sweep: datetime | None = None
         self._sweeping_since: datetime | None = None
+        self._monotonic = monotonic
+        self._last_look: tuple[datetime, float] | None = None
 
     def sweep(self, now: datetime) -> None:
         """Look for all of it once; ServiceAwayError where the database is away."""
+        self._follow_clock(now)
         self._take_jobs_of_dead_workers(now)
         self._close_associations_of_dead_receivers(now)
         self._replace_lost_messages(now)
@@ -60,6 +78,29 @@ class Sweeper:
             forget_published(connection, now - _KEEP)
             forget_before(connection, now - _KEEP)
             forget_stale_events(connection, now - _KEEP)
+
+    def _follow_clock(self, now: datetime) -> None:
+        """Where the clock was set back, let nothing wait until it has caught up."""
+        seconds = self._monotonic()
+        back = self._set_back(now, seconds)
+        if back > timedelta():
+            with self._store.write() as connection:
+                rows = pull_back(connection, now, back)
+            self._sweeping_since = now
+            log.warning("sweeper.clock_set_back", seconds=round(back.total_seconds(), 1), rows=rows)
+            self._counters.add("hybridmed_clock_set_back_total")
+        self._last_look = now, seconds
+
+    def _set_back(self, now: datetime, seconds: float) -> timedelta:
+        """Return by how much the clock was set back since the last look, or before the first one."""
+        if self._last_look is not None:
+            last, then = self._last_look
+            back = last + timedelta(seconds=seconds - then) - now
+            return back if back > _STEP else timedelta()
+        with self._store.read() as connection:
+            newest = newest_beat(connection)
+        # Heartbeats are kept for a day: one that lies further ahead was not written by a clock that was only wrong.
+        return newest - now if newest is not None and _SKEW < newest - now < _KEEP else timedelta()
 
     def _take_jobs_of_dead_workers(self, now: datetime) -> None:
         with self._store.write() as connection:

@@ -25,6 +25,7 @@ REASONS: Final[Mapping[str, str]] = {
     "reason.image.planes": "层面数无法使用",
     "reason.image.small": "图像过小",
     "reason.image.unlike-training": "图像与模型所学图像不符",
+    "reason.image.upside-down": "图像上下颠倒",
     "reason.lungs.implausible": "未能可靠识别肺部",
     "reason.lungs.not-found": "未找到肺部",
     "reason.modality": "设备类型不在模型适用范围内",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from alembic import context
 
+from gateway.store.engine import waiting_for_ever
 from gateway.store.tables import metadata
 
 engine = context.config.attributes["engine"]
-with engine.connect().execution_options(hybridmed_write=True) as connection:
+with engine.connect().execution_options(hybridmed_write=True) as connection, waiting_for_ever(connection):
     context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
     with context.begin_transaction():
         if connection.dialect.name == "postgresql":

@@ -19,8 +19,8 @@ from sqlalchemy.engine import Connection
 
 from gateway.store.tables import metadata
 
-_LEFT_OUT = frozenset({"service"})
-"""Tables whose rows mean nothing elsewhere: who runs now."""
+_LEFT_OUT = frozenset({"service", "tally"})
+"""Tables whose rows mean nothing elsewhere: who runs now; or that are made from others."""
 _BATCH = 1000
 _STREAMED = {"yield_per": _BATCH}
 

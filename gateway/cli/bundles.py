@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,7 +14,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from gateway.cli.output import err, out, print_error, print_record, print_rows, working
+from gateway.cli.output import err, out, print_error, print_json, print_record, print_rows, working
 from gateway.config import load_settings
 from gateway.errors import ConfigurationError, GatewayError, NotFoundError
 from gateway.wiring import allowance, bundle_dirs, find_bundles
@@ -26,6 +28,24 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Data = Annotated[Path, typer.Option("--data", exists=True, file_okay=False, help="Folder of the data set.")]
+_OPTIONS: dict[str, dict[str, str]] = {
+    "int8": {},
+    "int8-weights": {},
+    "pruned": {"share": "ratio", "epochs": "epochs"},
+    "distilled": {"share": "share", "epochs": "epochs", "network": "network"},
+}
+"""Options of `compress` that each method takes, and what it calls them."""
+_VARIANT_FIGURES = (
+    ("Bytes", "bytes"),
+    ("Parameters", "parameters"),
+    ("One image, p50 ms", "p50_ms"),
+    ("One image, p95 ms", "p95_ms"),
+    ("Batches, images/s", "images_per_s"),
+    ("Peak memory, MiB", "peak_mib"),
+    ("Accuracy, coarse", "coarse_accuracy"),
+    ("Accuracy, fine", "fine_accuracy"),
+    ("Let through", "answered"),
+)
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda; the settings' device without it.")]
 
 bundles_app = typer.Typer(help="Models installed.", no_args_is_help=True)
@@ -99,7 +119,11 @@ def pin_bundle(
     out.print(f"Pinned {pinned.name} {pinned.version}.")
     if pinned.foreign is not None:
         entry = f"{pinned.name}={pinned.algorithm.weights_digest}"
-        out.print(f'Allow it: foreign_bundles = ["{entry}"]', markup=False, soft_wrap=True)
+        _print_allowance(entry)
+
+
+def _print_allowance(entry: str) -> None:
+    out.print(f'Allow it: foreign_bundles = ["{entry}"]', markup=False, soft_wrap=True)
 
 
 def train(
@@ -108,13 +132,14 @@ def train(
     output: Annotated[Path | None, typer.Option("--out", help="Checkpoints and logs; resumed if there.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs; the bundle's own number without it.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 1,
+    folds: Annotated[bool, typer.Option("--folds", help="The networks of the cross-validation instead.")] = False,
     device: Device = None,
 ) -> None:
     """Train a bundle; a run that was cut off goes on where it stood."""
     folder = _folder(bundle)
-    run = _training()
+    train_it = _training("folds").train_folds if folds else _training().train
     with _progress() as report, _refusals():
-        made = run.train(
+        made = train_it(
             folder,
             data,
             output or Path("runs") / folder.name,
@@ -131,13 +156,40 @@ def evaluate(
     data: Data,
     device: Device = None,
     explain: Annotated[int, typer.Option(min=0, help="Images whose explanations are judged, too.")] = 0,
+    plots: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for pictures of the figures.")] = None,
+    folds: Annotated[bool, typer.Option("--folds", help="The networks of the cross-validation instead.")] = False,
+    ablation: Annotated[bool, typer.Option("--ablation", help="What each part is worth: trains each; slow.")] = False,
+    output: Annotated[Path | None, typer.Option("--out", help="Variants of the ablation; resumed.")] = None,
+    ablation_folds: Annotated[int, typer.Option(min=1, help="Folds of it.")] = 3,
+    ablation_epochs: Annotated[int, typer.Option(min=1, help="Epochs of it.")] = 6,
+    ablation_size: Annotated[int, typer.Option(min=32, help="Side of its images.")] = 64,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a bundle on the validation groups, beside the aspect-only baseline."""
+    """Measure a bundle on the validation groups, beside the aspect-only baseline.
+
+    With --folds and --ablation the figures are written into the bundle's own description and model card, too.
+    """
+    if (folds or ablation) and (explain or plots or (folds and ablation)):
+        raise typer.BadParameter("--folds and --ablation go alone, without --explain and --plots")
     run, folder = _training(), _folder(bundle)
     explanations = _training("explanations") if explain else None
     with _progress() as report, _refusals():
-        figures = run.evaluate(folder, data, device=_device(device), report=report).to_dict()
+        if ablation:
+            parts = _training("ablation")
+            extent = parts.Extent(ablation_folds, ablation_epochs, ablation_size)
+            place = output or Path("runs") / "ablation" / folder.name
+            found = parts.ablate(folder, data, place, extent=extent, device=_device(device), report=report)
+            print_record(found, as_json=as_json)
+            return
+        if folds:
+            rounds = _training("folds")
+            print_record(rounds.evaluate_folds(folder, data, device=_device(device), report=report), as_json=as_json)
+            return
+        allowed = allowance(load_settings())
+        if explanations is not None:
+            explanations.check_explained(load_bundle(folder, allowance=allowed))  # before the long part
+        judged = run.evaluate(folder, data, device=_device(device), report=report, plots=plots, allowance=allowed)
+        figures = judged.to_dict()
         if explanations is not None:
             figures["explanations"] = explanations.explain(folder, data, explain, device=_device(device), report=report)
     print_record(figures, as_json=as_json)
@@ -148,31 +200,91 @@ def calibrate(
     data: Data,
     device: Device = None,
 ) -> None:
-    """Fit the temperature of each level and write it into the bundle."""
-    run = _training()
+    """Fit what makes a bundle's probabilities and refusals trustworthy; write it and its new evaluation into it."""
+    run, folder, allowed = _training(), _folder(bundle), allowance(load_settings())
     with _progress() as report, _refusals():
-        run.calibrate(_folder(bundle), data, device=_device(device), report=report)
-    out.print(f"Calibrated {bundle}.")
+        run.calibrate(folder, data, device=_device(device), report=report, allowance=allowed)
+        run.evaluate(folder, data, device=_device(device), report=report, write=True, allowance=allowed)
+    out.print(f"Calibrated and evaluated {bundle}.")
 
 
 def compress(
     bundle: Annotated[str, typer.Argument(help="Name of a bundle, or its folder.")],
     data: Data,
     output: Annotated[Path, typer.Option("--out", file_okay=False, help="Folder that gets the new bundle's folder.")],
-    method: Annotated[Literal["int8", "pruned"], typer.Option(help="Smaller numbers, or fewer channels.")] = "int8",
-    share: Annotated[float, typer.Option(help="Of the channels inside blocks, for pruned.")] = 0.3,
-    epochs: Annotated[int, typer.Option(min=1, help="Of learning from the original, for pruned.")] = 3,
+    method: Annotated[
+        Literal["int8", "int8-weights", "pruned", "distilled"],
+        typer.Option(help="Compute in int8, store int8 weights, take channels out, or train a narrower network."),
+    ] = "int8",
+    share: Annotated[
+        float | None, typer.Option(help="pruned: of the channels taken out (0.3); distilled: of parameters left (0.4).")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="pruned: 3 without it; distilled: the bundle's own cycles.")
+    ] = None,
+    network: Annotated[
+        list[str] | None, typer.Option(help="distilled: FIELD=VALUE of the student's [network] table; repeatable.")
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Make none; measure the bundle beside those in --out made of it.")
+    ] = False,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a bundle that is smaller; refused where it answers worse on the validation groups."""
+    """Make a bundle that is smaller or faster; refused where it answers worse on the validation groups."""
+    if compare and (share is not None or epochs is not None or network):
+        raise typer.BadParameter("--compare makes no bundle: it goes without --share, --epochs and --network")
     compression = _training("compression")
-    pruning = compression.Pruning(share, epochs) if method == "pruned" else None
     with _progress() as report, _refusals():
-        made = compression.compress(
-            _folder(bundle), data, output, device=_device(device), report=report, pruning=pruning
-        )
-    print_record(made.to_dict(), as_json=as_json)
+        known = {"device": _device(device), "report": report, "allowance": allowance(load_settings())}
+        if compare:
+            rows = compression.compare(_folder(bundle), data, output, **known)
+        else:
+            chosen = _method(compression, method, {"share": share, "epochs": epochs, "network": network or None})
+            made = compression.compress(_folder(bundle), data, output, chosen, **known)
+            rows = [made.original, made.made]
+    _print_variants([row.to_dict() for row in rows], as_json=as_json)
+    if method == "int8" and not compare and not as_json:
+        _print_allowance(f"{rows[-1].name}={rows[-1].weights_sha256}")
+
+
+def _method(compression: ModuleType, name: str, options: dict[str, Any]) -> object:
+    """Return the method of compression with the options that are given; of the others its own values hold."""
+    given = {key: value for key, value in options.items() if value is not None}
+    if unknown := sorted(given.keys() - _OPTIONS[name].keys()):
+        raise typer.BadParameter(f"--{unknown[0]} is not for --method {name}")
+    if "network" in given:
+        given["network"] = dict(_network_field(field) for field in given["network"])
+    make = {
+        "int8": compression.Int8,
+        "int8-weights": compression.Int8Weights,
+        "pruned": compression.Pruning,
+        "distilled": compression.Distilling,
+    }[name]
+    return make(**{_OPTIONS[name][key]: value for key, value in given.items()})
+
+
+def _network_field(text: str) -> tuple[str, object]:
+    """Read FIELD=VALUE: numbers and lists as TOML has them, all else is a word."""
+    name, is_given, value = text.partition("=")
+    if not is_given:
+        raise typer.BadParameter(f"--network takes FIELD=VALUE, not {text!r}")
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value
+
+
+def _print_variants(bundles: list[dict[str, Any]], *, as_json: bool) -> None:
+    """Print bundles side by side, a line a figure; as JSON a list of them."""
+    if as_json:
+        print_json(bundles)
+        return
+    rows = [(heading, *(one[name] for one in bundles)) for heading, name in _VARIANT_FIGURES]
+    rows += [(f"Dice {segment}", *(one["dice"][segment] for one in bundles)) for segment in bundles[0]["dice"]]
+    names = ("", *(one["name"] for one in bundles))
+    print_rows(rows, [(name, itemgetter(place)) for place, name in enumerate(names)], as_json=False, empty="No bundle.")
+    out.print(f"Times on {bundles[0]['device']}, threads: {bundles[0]['threads']}")
 
 
 def _training(module: str = "run", package: str = "inference.training") -> ModuleType:

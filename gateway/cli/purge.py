@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -37,6 +38,8 @@ def purge(
     now = datetime.now(UTC)
     with operator_store() as store, working("looking"):
         work = Purge(store, settings.retention, chain_key(settings))
+        if not dry_run:
+            work.count(threading.Event(), anew=True)
         decisions = work.plan(now)
         gone = set()
         if not dry_run:

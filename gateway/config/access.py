@@ -26,7 +26,7 @@ class AccessLimits(BaseModel):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """`https://app.example`: sites whose scripts may call /fhir and /dicomweb with a token of their own."""
     requests_per_s: _Rate = 500.0
-    """Requests of one caller in the long run, in each process of the role web; more are answered 429."""
+    """Requests of one caller in the long run, over all web processes of one `hybridmed serve`; more: 429."""
     burst: _Rate = 2000.0
     """Requests of one caller at once."""
     address_requests_per_s: _Rate = 1000.0

@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     database_url: Annotated[str | None, Field(repr=False)] = None
     """SQLAlchemy URL; unset: SQLite in the data folder."""
     broker_url: Annotated[str | None, Field(repr=False)] = None
-    """`amqp://…`; unset: the jobs table is the queue."""
+    """`amqp://…`, or those of all nodes of a cluster, separated by commas; unset: the jobs table is the queue."""
     broker_prefix: str = "hybridmed.jobs"
     """Prefix of the queue names, so that two gateways can share one broker."""
     bind: str = "127.0.0.1"
@@ -81,8 +81,14 @@ class Settings(BaseSettings):
     """Calling AE titles that may send; empty: all (loopback only)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run."""
+    gpu_maps: Literal["float32", "float16"] = "float32"
+    """How a GPU computes the maps of X-ray bundles; float16: in half the bits, recorded as CUDA graphs: less time for
+    each image, and answers that differ in the third digit."""
     ahead_mib: Annotated[int, Field(ge=0)] = 1024
     """Memory in which an idle worker keeps studies that still arrive, read and prepared for their job; 0: none is."""
+    jobs_together: Annotated[int, Field(ge=1, le=16)] = 1
+    """Waiting jobs of one bundle for X-rays whose images a worker evaluates in one batch; 1: each job by itself. More
+    gives a GPU more to do at once, and lets a STAT job wait for as many others."""
     bundle_dir: Path | None = None
     """Folder of further bundles, besides the shipped ones; a bundle of the same name replaces the shipped one."""
     foreign_bundles: Annotated[tuple[Annotated[str, Field(pattern=_FOREIGN_BUNDLE)], ...], NoDecode] = ()

@@ -20,7 +20,7 @@ from pynetdicom import build_context, build_role
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import N_EVENT_REPORT
 
-from gateway.calling import ended
+from gateway.calling import ended, held_still
 from gateway.commitment import PUSH_MODEL, CommitmentResult, event_report, look_up
 from gateway.commitment_service import note_told
 from gateway.config import DicomAddress
@@ -28,7 +28,6 @@ from gateway.dimse_service import UNCOMPRESSED
 from gateway.errors import DatabaseAwayError, DestinationAwayError
 from gateway.job import retry_delay
 from gateway.query_retrieve.destination import connect
-from gateway.query_retrieve.store_user import held_still
 from gateway.secure_channel import ClientChannel
 from gateway.services import Heartbeat
 from gateway.store import Store, commitments

@@ -9,12 +9,12 @@ from pathlib import Path
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
-from pynetdicom import AE, _config
+from pynetdicom import _config
 from pynetdicom.association import Association
 from pynetdicom.dsutils import split_dataset
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined] # made at import
 
-from gateway.calling import ended
+from gateway.calling import PromptEntity, ended
 from gateway.config import DicomAddress
 from gateway.delivery.sender import Outgoing
 from gateway.delivery.status import is_stored, raise_for
@@ -71,8 +71,8 @@ class DimseSender:
         with ended(association):
             yield association
 
-    def _entity(self, objects: Sequence[Outgoing]) -> AE:
-        entity = AE(ae_title=self._ae_title)
+    def _entity(self, objects: Sequence[Outgoing]) -> PromptEntity:
+        entity = PromptEntity(ae_title=self._ae_title)
         entity.acse_timeout = self._timeout_s
         entity.dimse_timeout = self._timeout_s
         entity.network_timeout = self._timeout_s

@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 
-from pynetdicom import AE, build_context
+from pynetdicom import build_context
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
+from gateway.calling import PromptEntity
 from gateway.config import DicomAddress
 from gateway.errors import DestinationAwayError
 from gateway.query import StoredObject
@@ -69,26 +70,22 @@ def connect(
         raise DestinationAwayError(f"the host of {address.ae_title} is unknown") from error
     if not association.is_established:
         raise DestinationAwayError(f"{address.ae_title} {_why_not(association)}")
-    _tune(association, timeout_s)
+    _bound(association, timeout_s)
     return association
 
 
-def _entity(ae_title: str, timeout_s: float) -> AE:
-    ae = AE(ae_title)
+def _entity(ae_title: str, timeout_s: float) -> PromptEntity:
+    ae = PromptEntity(ae_title)
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
     return ae
 
 
-def _tune(association: Association, timeout_s: float) -> None:
-    """Send small PDUs at once, and end the connection where the peer takes nothing for so long.
-
-    pynetdicom would let the kernel wait for more to send, and itself wait for ever.
-    """
+def _bound(association: Association, timeout_s: float) -> None:
+    """End the connection where the peer takes nothing for so long; pynetdicom would wait for ever."""
     transport = association.dul.socket
     if transport is not None and isinstance(transport.socket, socket.socket):
-        transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         transport.socket.settimeout(timeout_s)
 
 

@@ -16,7 +16,7 @@ from pynetdicom.dimse_primitives import C_GET, C_MOVE, DimseServiceType
 from gateway.audit.acts import Moved, transferred
 from gateway.audit.event import AuditEvent
 from gateway.audit.trail import record
-from gateway.calling import ended
+from gateway.calling import ended, held_still
 from gateway.config import DicomAddress
 from gateway.decoding import FrameDecoder
 from gateway.dimse_service import UNCOMPRESSED
@@ -27,7 +27,7 @@ from gateway.query_retrieve.model import MODELS, model_of, read_identifier
 from gateway.query_retrieve.negotiation import is_relational
 from gateway.query_retrieve.response import Tally, respond
 from gateway.query_retrieve.selection import select_objects
-from gateway.query_retrieve.store_user import Originator, StoreUser, has_ended, held_still
+from gateway.query_retrieve.store_user import Originator, StoreUser, has_ended
 from gateway.secure_channel import ClientChannel
 from gateway.services import Counters
 from gateway.store import Store

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +48,8 @@ class StoreUser:
     Parameters
     ----------
     association
-        One of ours, whose reactor is held still by `held_still`, or the peer's in whose thread this runs.
+        One of ours, whose reactor is held still by `gateway.calling.held_still`, or the peer's in whose thread this
+        runs.
     decoder
         For objects that the peer takes uncompressed only.
     timeout_s
@@ -161,18 +161,6 @@ class StoreUser:
 def has_ended(association: Association) -> bool:
     """Say whether the peer has released or aborted an association, or its connection has broken."""
     return not association.is_established or association.dul.peek_next_pdu() is not None
-
-
-@contextmanager
-def held_still(association: Association) -> Iterator[None]:
-    """Keep the thread of an association of ours from taking the answers that we wait for."""
-    association._reactor_checkpoint.clear()
-    while not association._is_paused and association.is_alive():
-        time.sleep(_LOOK_S)
-    try:
-        yield
-    finally:
-        association._reactor_checkpoint.set()
 
 
 def _as_stored(path: Path) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ _SHORTS = {_COMMAND_FIELD, _MESSAGE_ID, _PRIORITY, _DATA_SET_TYPE, _MOVE_MESSAGE
 _C_STORE_RQ, _C_STORE_RSP, _NO_DATA_SET = 0x0001, 0x8001, 0x0101
 _P_DATA_TF, _LAST_OF_COMMAND = 4, 3
 _LONGEST_UID = 64
+_NOT_IN_UID = re.compile(r"[^0-9.]|(?:^|\.)(?:\.|0[0-9]|$)")
 LARGEST_RESPONSE = 512
 """No response takes more bytes of P-DATA: two UIDs, a comment of 64 characters, fixed fields."""
 
@@ -61,6 +63,11 @@ def parse_store_request(command: bytes) -> StoreRequest | None:
         return None
     is_plain = field == _C_STORE_RQ and data_set_type != _NO_DATA_SET
     return StoreRequest(message_id, sop_class_uid, sop_instance_uid) if is_plain else None
+
+
+def answered_uid(uid: str) -> str:
+    """Return a UID as a response may hold it; '' for one that PS3.5 9.1 does not allow."""
+    return uid if len(uid) <= _LONGEST_UID and not _NOT_IN_UID.search(uid) else ""
 
 
 def encode_store_response(

@@ -5,7 +5,8 @@ source.py         the source series' headers and the geometry of its planes
 modules.py        the source's patient, study and request attributes, copied byte for byte
 equipment.py      the algorithm as device observer, Algorithm Identification and Contributing Equipment
 procedure.py      Procedure Reported
-identity.py       what all objects share: UIDs, dates, options, the final encoding
+identity.py       what all objects share: UIDs, dates, options
+encoding.py       data sets -> files
 groups.py         measurement groups: TID 1501, 1410, 1411
 image_library.py  the images that hold findings
 sr.py             Comprehensive 3D SR, TID 1500

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
+from inference.findings import Code, Finding
+
+UNCERTAINTY = Code("uncertainty", "99HYBRIDMED", "Uncertainty")
+EPISTEMIC = Code("epistemic", "99HYBRIDMED", "Uncertainty from limited training data")
+"""The part of the uncertainty that more training images could remove; the rest lies in the image."""
 _SIGNIFICANT_DIGITS = 5
 _PERCENT_DECIMALS = 4
 """As in the SR."""
@@ -31,3 +36,13 @@ def spread(shares: Sequence[float]) -> float | None:
         return None
     entropy = -sum(share / total * math.log(share / total) for share in shares if share > 0)
     return max(0.0, min(1.0, entropy / math.log(len(shares))))
+
+
+def uncertainties(finding: Finding) -> Iterator[tuple[Code, float]]:
+    """Yield the uncertainty of a finding, and the model's part of it where that is told; nothing for one class."""
+    total = spread([each.probability for each in finding.alternatives])
+    if total is None:
+        return
+    yield UNCERTAINTY, total
+    if finding.epistemic is not None:
+        yield EPISTEMIC, finding.epistemic

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeAlias, TypedDict
 
 import highdicom as hd
 from pydicom.dataset import Dataset
 
+from gateway.report.content import PROBABILITY
 from gateway.report.equipment import concept, identification
+from gateway.report.figures import uncertainties
 from gateway.report.identity import Rendering, own_text
 from gateway.report.seg import segment_frame
 from gateway.report.wording import label_set_words
-from inference.findings import Finding, Findings, Measurement, NotEvaluable, Segment
+from inference.findings import Code, Finding, Findings, Measurement, NotEvaluable, Segment
 
-_PROBABILITY = hd.sr.CodedConcept("122157", "DCM", "Probability")
 _PERCENT = hd.sr.CodedConcept("%", "UCUM", "%")
 _NOT_EVALUATED = hd.sr.CodedConcept("373121007", "SCT", "Not Evaluated")
 _EVALUABILITY = hd.sr.CodedConcept("evaluability", "99HYBRIDMED", "Evaluability")
@@ -46,9 +47,9 @@ def finding_groups(
 ) -> list[hd.sr.MeasurementsAndQualitativeEvaluations]:
     """Return one TID 1501 group per level of the label hierarchy.
 
-    Each holds the answer to the level's question, its probability in percent, and, under the answer, the answer of
-    the level above from which it was inferred, with that finding's tracking UID; and as a comment the classes among
-    which the true one is, where the model states a coverage.
+    Each holds the answer to the level's question, its probability and its uncertainty in percent, and, under the
+    answer, the answer of the level above from which it was inferred, with that finding's tracking UID; and as a
+    comment the classes among which the true one is, where the model states a coverage.
 
     Parameters
     ----------
@@ -115,13 +116,12 @@ def _finding_group(
     if parent is not None:
         evaluation[0].ContentSequence = hd.sr.ContentSequence([_inferred_from(rendering, parent)])
     images = [hd.sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID)] if image else None
-    probability = round(100.0 * finding.answer.probability, _PERCENT_DECIMALS)
     group = hd.sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(rendering, finding.tracking_id),
         finding_type=concept(finding.answer.code),
         algorithm_id=identification(rendering.algorithm),
         finding_sites=[hd.sr.FindingSite(concept(finding.site))] if finding.site else None,
-        measurements=[hd.sr.Measurement(_PROBABILITY, probability, _PERCENT)],
+        measurements=[hd.sr.Measurement(concept(name), share, _PERCENT) for name, share in _shares(finding)],
         qualitative_evaluations=[evaluation],
         source_images=images,
     )
@@ -129,6 +129,13 @@ def _finding_group(
     if said is not None:
         _comment(rendering, group, said)
     return group
+
+
+def _shares(finding: Finding) -> Iterator[tuple[Code, float]]:
+    """Yield what is told in percent: the answer's probability, how undecided the algorithm is, and the model's part."""
+    told = ((PROBABILITY, finding.answer.probability), *uncertainties(finding))
+    for name, share in told:
+        yield name, round(100.0 * share, _PERCENT_DECIMALS)
 
 
 def _comment(rendering: Rendering, group: hd.sr.MeasurementsAndQualitativeEvaluations, text: str) -> None:

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from gateway.report.assignment import Assignment, ObjectReference, derived_uid, zone
+from gateway.report.encoding import encode_file
 from gateway.report.equipment import contribution
 from gateway.report.modules import put_source_modules
 from gateway.report.source import SourceSeries
@@ -45,10 +46,13 @@ class RenderOptions:
 
 @dataclass(frozen=True, slots=True)
 class RenderedObject:
-    """One DICOM object, ready for `dcmwrite(enforce_file_format=True)`."""
+    """One DICOM object, encoded."""
 
     reference: ObjectReference
     dataset: Dataset
+    """Read from `content`, so what it shows is what is stored."""
+    content: bytes
+    """Part 10."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +97,7 @@ def outcome_role(role: str, ordinal: int) -> str:
 
 
 def finish(rendering: Rendering, reference: ObjectReference, dataset: Dataset) -> RenderedObject:
-    """Put dates, equipment and the source's modules on an object, and encode it.
-
-    The data set returned was read from the bytes that will be stored, so what it shows is what was written.
-    """
+    """Put dates, equipment and the source's modules on an object, and encode it."""
     at = rendering.rendered_at
     for keyword in ("InstanceCreation", "Content"):
         setattr(dataset, f"{keyword}Date", at.strftime("%Y%m%d"))
@@ -108,7 +109,8 @@ def finish(rendering: Rendering, reference: ObjectReference, dataset: Dataset) -
     if "TimezoneOffsetFromUTC" not in dataset and rendering.assignment.timezone_offset:
         dataset.TimezoneOffsetFromUTC = rendering.assignment.timezone_offset
     _name_private_schemes(dataset)
-    return RenderedObject(reference, _encoded(dataset, reference))
+    content = _encoded(dataset, reference)
+    return RenderedObject(reference, pydicom.dcmread(io.BytesIO(content)), content)
 
 
 def own_text(rendering: Rendering, text: str) -> str:
@@ -146,7 +148,7 @@ def _schemes(dataset: Dataset) -> Iterator[str]:
             yield str(element.value)
 
 
-def _encoded(dataset: Dataset, reference: ObjectReference) -> Dataset:
+def _encoded(dataset: Dataset, reference: ObjectReference) -> bytes:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = UID(reference.sop_class_uid)
     meta.MediaStorageSOPInstanceUID = UID(reference.sop_instance_uid)
@@ -154,6 +156,4 @@ def _encoded(dataset: Dataset, reference: ObjectReference) -> Dataset:
     meta.ImplementationClassUID = _IMPLEMENTATION_UID
     meta.ImplementationVersionName = _IMPLEMENTATION_NAME
     dataset.file_meta = meta
-    buffer = io.BytesIO()
-    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
-    return pydicom.dcmread(io.BytesIO(buffer.getvalue()))
+    return encode_file(dataset)

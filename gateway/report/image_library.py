@@ -6,6 +6,7 @@ highdicom's own needs descriptors that many images lack, and 300 images cost it 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import TypeAlias
 
 import highdicom as hd
@@ -63,7 +64,7 @@ def planes_with_findings(outcome: Findings, limit: int) -> list[int]:
         return list(range(len(outcome.frames)))
     area = np.zeros(len(outcome.frames), dtype=np.int64)  # (Z,)
     for segment in outcome.segments:
-        area += segment.mask.sum(axis=(1, 2))
+        area += [np.count_nonzero(plane) for plane in segment.mask]  # many times faster than a sum over two axes
     largest = np.argsort(-area, kind="stable")[:limit]
     return sorted(int(k) for k in largest if area[k] > 0)
 
@@ -127,5 +128,6 @@ def _descriptors(plane: Dataset) -> Iterator[_Descriptor]:
             yield from zip(names, values, (unit,) * len(names), strict=True)
 
 
+@cache
 def _dcm(value: str, meaning: str) -> hd.sr.CodedConcept:
     return hd.sr.CodedConcept(value, "DCM", meaning)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import highdicom as hd
@@ -75,8 +76,15 @@ def grey_plane(source: SourceSeries, frame: SourceFrame) -> NDArray[np.uint8]:
 
     Returns
     -------
-    (Y, X) uint8, black to white; windowed by the image's own window or, without one, over its percentiles.
+    (Y, X) uint8, black to white; windowed by the image's own window or, without one, over its percentiles. Kept with
+    the source: a heat map and two pictures show the same plane.
     """
+    if frame not in source.shown:
+        source.shown[frame] = _grey_plane(source, frame)
+    return source.shown[frame]
+
+
+def _grey_plane(source: SourceSeries, frame: SourceFrame) -> NDArray[np.uint8]:
     dataset = pydicom.dcmread(source.paths[source.header(frame).SOPInstanceUID])
     index = (frame.frame_number or 1) - 1 if int(dataset.get("NumberOfFrames") or 1) > 1 else 0
     pixels = pixel_array(dataset, index=index)
@@ -103,11 +111,20 @@ def blend_heat(grey: NDArray[np.uint8], weight: NDArray[np.float32]) -> Rgb:
         (Y, X) float32, 0..1; its square root sets the opacity, its value the colour, blue to red.
     """
     w = np.clip(np.nan_to_num(weight.astype(np.float32)), 0.0, 1.0)  # (Y, X)
+    blended: Rgb = _heat_table()[(w * 255).astype(np.uint8), grey]  # (Y, X, 3)
+    return blended
+
+
+@cache
+def _heat_table() -> NDArray[np.uint8]:
+    """Return (256, 256, 3) uint8: the colour of each weight over each grey."""
+    w = np.linspace(0.0, 1.0, 256, dtype=np.float32)
     levels = np.linspace(0.0, 1.0, len(_HEAT_STOPS))
-    table = np.stack([np.interp(np.linspace(0, 1, 256), levels, _HEAT_STOPS[:, c]) for c in range(3)], axis=-1)
-    color = table.astype(np.float32)[(w * 255).astype(np.uint8)]  # (Y, X, 3)
-    opacity = (_HEAT * np.sqrt(w))[..., np.newaxis]  # (Y, X, 1)
-    return (grey[..., np.newaxis] * (1.0 - opacity) + color * opacity).astype(np.uint8)
+    color = np.stack([np.interp(w, levels, _HEAT_STOPS[:, c]) for c in range(3)], axis=-1)  # (256, 3)
+    opacity = (_HEAT * np.sqrt(w))[:, np.newaxis, np.newaxis]  # (256, 1, 1)
+    grey = np.arange(256, dtype=np.float32)[np.newaxis, :, np.newaxis]  # (1, 256, 1)
+    table: NDArray[np.uint8] = (grey * (1.0 - opacity) + color[:, np.newaxis] * opacity).astype(np.uint8)
+    return table
 
 
 def fit(rgb: Rgb, longest_px: int) -> Rgb:

@@ -76,9 +76,10 @@ def _label_map(segments: Sequence[Segment]) -> NDArray[np.uint8]:
     """Return the segments' numbers as (Z, Y, X) uint8, or, where segments overlap, (Z, Y, X, S) of 0 and 1."""
     labels = np.zeros(segments[0].mask.shape, dtype=np.uint8)  # (Z, Y, X)
     for segment in segments:
-        if labels[segment.mask].any():
-            return np.stack([each.mask for each in segments], axis=-1).astype(np.uint8)  # (Z, Y, X, S)
-        labels[segment.mask] = segment.number
+        for labelled, mask in zip(labels, segment.mask, strict=True):  # (Y, X), which fit the processor's cache
+            if labelled[mask].any():
+                return np.stack([each.mask for each in segments], axis=-1).astype(np.uint8)  # (Z, Y, X, S)
+            np.putmask(labelled, mask, segment.number)
     return labels
 
 

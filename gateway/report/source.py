@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import overload
 
+import numpy as np
 import pydicom
+from numpy.typing import NDArray
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
@@ -44,6 +49,8 @@ class SourceSeries:
     """Headers of the evaluated series by SOP Instance UID; empty when no series is named."""
     paths: Mapping[str, Path]
     """File of each of `images`."""
+    shown: dict[SourceFrame, NDArray[np.uint8]] = field(default_factory=dict)
+    """Planes as shown on a screen, once somebody looked at them (`picture.grey_plane`)."""
 
     def header(self, frame: SourceFrame) -> Dataset:
         """Return the header of the instance that holds `frame`.
@@ -100,7 +107,7 @@ class SourceFiles(Sequence[Path]):
                 kept = self._series[series_instance_uid] = _read(self._paths, series_instance_uid, self._header)
         first = next(iter(kept.images))
         study = _header(kept.paths[first])
-        return kept if study is None else SourceSeries(study, kept.images, kept.paths)
+        return kept if study is None else replace(kept, study=study)
 
     def _header(self, path: Path) -> Dataset | None:
         known = self._known(path)
@@ -149,9 +156,17 @@ def _read(
 def blank_header() -> Dataset:
     """Return a data set with the patient and study attributes that highdicom copies, all empty."""
     header = Dataset()
-    for keyword in _PLACEHOLDERS:
-        setattr(header, keyword, None)
+    header.update(_blanks())
     return header
+
+
+@cache
+def _blanks() -> Dataset:
+    """Return the empty attributes; made once, for a volume has a stand-in for each plane."""
+    blanks = Dataset()
+    for keyword in _PLACEHOLDERS:
+        setattr(blanks, keyword, None)
+    return blanks
 
 
 def stand_in(header: Dataset, frame: SourceFrame | None = None) -> Dataset:
@@ -193,9 +208,15 @@ def _usable(header: Dataset) -> Dataset | None:
 
 def _copy(source: Dataset, target: Dataset, keyword: str) -> None:
     """Copy one attribute that has a value."""
-    value = source.get(keyword)
-    if value not in (None, ""):
-        setattr(target, keyword, value)
+    if keyword not in source:
+        return
+    element = source[keyword]
+    if element.value in (None, ""):
+        return
+    if dictionary_VR(element.tag) == element.VR:  # the value was converted and checked as it was read
+        target[element.tag] = DataElement(element.tag, element.VR, element.value, already_converted=True)
+    else:
+        setattr(target, keyword, element.value)
 
 
 def _spatial(header: Dataset, frame: SourceFrame | None) -> Dataset:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import highdicom as hd
+from highdicom.base import SOPClass
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from gateway.report.assignment import ObjectReference
 from gateway.report.equipment import concept, observer
@@ -15,7 +17,7 @@ from gateway.report.identity import RenderedObject, Rendering, finish, own_text
 from gateway.report.image_library import image_library, planes_with_findings
 from gateway.report.modules import referenced_requests
 from gateway.report.procedure import procedure_reported
-from gateway.report.source import blank_header, stand_in
+from gateway.report.source import stand_in
 from inference.findings import Findings, NotEvaluable, SourceFrame
 
 _COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
@@ -76,22 +78,29 @@ def _document(
 ) -> RenderedObject:
     reference = rendering.reference(kind, _COMPREHENSIVE_3D_SR)
     algorithm = rendering.algorithm
-    dataset = hd.sr.Comprehensive3DSR(
-        evidence=[_as_dataset(item) for item in evidence],
-        content=content[0],
+    dataset = SOPClass(
+        study_instance_uid=reference.study_instance_uid,
         series_instance_uid=reference.series_instance_uid,
         series_number=rendering.series_number(kind),
         sop_instance_uid=reference.sop_instance_uid,
+        sop_class_uid=_COMPREHENSIVE_3D_SR,
         instance_number=1,
+        modality="SR",
+        transfer_syntax_uid=ExplicitVRLittleEndian,
         manufacturer=algorithm.manufacturer,
         manufacturer_model_name=algorithm.name,
         software_versions=algorithm.version,
         device_serial_number=algorithm.weights_digest,
         series_description=own_text(rendering, f"{algorithm.name} {kind.removeprefix('sr-')}")[:64],
-        is_complete=True,
-        is_final=False,
-        is_verified=False,
     )
+    # SR Document General Module (PS3.3 C.17.2). highdicom's Comprehensive3DSR would write the same, after copying the
+    # tree and looking in it for evidence that we know.
+    dataset.CompletionFlag = "COMPLETE"
+    dataset.VerificationFlag = "UNVERIFIED"
+    dataset.PreliminaryFlag = "PRELIMINARY"
+    dataset.PerformedProcedureCodeSequence = []
+    dataset.ReferencedPerformedProcedureStepSequence = []
+    dataset.update(content[0])
     dataset.CurrentRequestedProcedureEvidenceSequence = by_series(evidence)
     predecessors = [old for old in rendering.assignment.replaces if old.kind.startswith("sr-")]
     if predecessors:
@@ -124,13 +133,3 @@ def _instances(rendering: Rendering, uids: Iterable[str]) -> list[ObjectReferenc
         )
         for header in headers
     ]
-
-
-def _as_dataset(reference: ObjectReference) -> Dataset:
-    """Return what highdicom wants to know of evidence; the source's own attributes are put on afterwards."""
-    evidence = blank_header()
-    evidence.StudyInstanceUID = reference.study_instance_uid
-    evidence.SeriesInstanceUID = reference.series_instance_uid
-    evidence.SOPClassUID = _COMPREHENSIVE_3D_SR
-    evidence.SOPInstanceUID = reference.sop_instance_uid
-    return evidence

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -94,6 +96,34 @@ def read_outcomes(summary: Mapping[str, Any], algorithm: Algorithm) -> tuple[Out
     )
 
 
+def retold(outcomes: Sequence[Outcome], algorithm: Algorithm, summary: Mapping[str, Any]) -> tuple[Outcome, ...]:
+    """Return outcomes that say what an algorithm's summary says, with the frames, masks and heat maps of these.
+
+    For a second evaluation of what was told once: on another device its last digits may differ. Where the bundle was
+    renewed meanwhile, or does not find the same segments, the outcome has no frames, and nothing is drawn: a picture
+    must not show another mask than the segmentation that is out.
+    """
+    told = read_outcomes(summary, algorithm)
+    if any(outcome.algorithm != algorithm for outcome in outcomes):
+        return told
+    if json.loads(json.dumps(summarise(outcomes))) == summary:
+        return tuple(outcomes)
+    return tuple(_redrawn(each, again) for each, again in zip_longest(told, outcomes[: len(told)]))
+
+
+def _redrawn(told: Outcome, again: Outcome | None) -> Outcome:
+    if not (isinstance(told, Findings) and isinstance(again, Findings)):
+        return told
+    drawn = {each.tracking_id: each for each in again.segments}
+    if drawn.keys() != {each.tracking_id for each in told.segments}:
+        return told
+    segments = tuple(
+        replace(each, mask=drawn[each.tracking_id].mask, color_lab=drawn[each.tracking_id].color_lab)
+        for each in told.segments
+    )
+    return replace(told, frames=again.frames, segments=segments, heat_maps=again.heat_maps)
+
+
 def _read_evaluated(content: Mapping[str, Any], algorithm: Algorithm) -> Findings:
     return Findings(
         algorithm,
@@ -115,6 +145,7 @@ def _read_finding(content: Mapping[str, Any]) -> Finding:
         site=Code(**content["site"]) if content["site"] else None,
         parent_id=content["parent_id"],
         label_set=_read_label_set(content.get("label_set")),
+        epistemic=content.get("epistemic"),
     )
 
 
@@ -184,6 +215,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "alternatives": [_class(each) for each in finding.alternatives],
         "site": _code(finding.site) if finding.site else None,
         "label_set": asdict(finding.label_set) if finding.label_set else None,
+        "epistemic": finding.epistemic,
     }
 
 

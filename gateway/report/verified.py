@@ -21,6 +21,7 @@ from gateway.report import content as tree
 from gateway.report.assignment import ObjectReference, zone
 from gateway.report.characters import in_ascii, make_room
 from gateway.report.evidence import by_series
+from gateway.report.figures import EPISTEMIC, UNCERTAINTY
 from gateway.verification.corrections import Answer, Changes
 from gateway.verification.verdict import Observer, Verification
 from inference.findings import Finding
@@ -153,19 +154,23 @@ def _correct_groups(document: Dataset, changes: Changes, tracking_uid: TrackingU
 def _correct_group(group: Dataset, answer: Answer, who: Observer) -> None:
     """Put the person's answer into a TID 1501 group.
 
-    The algorithm's identification and its probability leave the group, for they are not of this answer; they stay in
-    the predecessor, and the comment tells what was said before.
+    The algorithm's identification, its probability and its uncertainty leave the group, for they are not of this
+    answer; they stay in the predecessor, and the comment tells what was said before.
     """
     finding, was = answer.finding, answer.was
     items = tree.children(group)
     has_probability = any(tree.is_named(each, tree.PROBABILITY) for each in items)
-    kept = [each for each in items if not (tree.is_named(each, tree.PROBABILITY) or _names_algorithm(each))]
+    kept = [each for each in items if not (_is_figure(each) or _names_algorithm(each))]
     for each in kept:
         if each.ValueType == "CODE" and (tree.is_named(each, tree.FINDING) or tree.is_named(each, finding.question)):
             each.ConceptCodeSequence = [tree.coded(finding.answer.code)]
     probability = f" ({100 * was.probability:.1f} %)" if has_probability else ""
     said = f"Corrected by {who.display}. Before: {was.code.meaning}{probability}."
     group.ContentSequence = [*kept, tree.text_item("CONTAINS", tree.COMMENT, said)]
+
+
+def _is_figure(item: Dataset) -> bool:
+    return any(tree.is_named(item, name) for name in (tree.PROBABILITY, UNCERTAINTY, EPISTEMIC))
 
 
 def _names_algorithm(item: Dataset) -> bool:

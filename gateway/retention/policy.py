@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -29,7 +29,7 @@ class Room:
     """What the disk holds."""
 
     used_bytes: int
-    """All instances and results."""
+    """All instances and results; counts only where a rule asks for it."""
     free_bytes: int
     """Of the disk."""
 
@@ -52,18 +52,20 @@ class Decision:
         return not self.blockers
 
 
-def decide(candidates: Sequence[Candidate], rules: Retention, room: Room, now: datetime) -> Iterator[Decision]:
+def decide(candidates: Iterable[Candidate], rules: Retention, room: Room, now: datetime) -> Iterator[Decision]:
     """Yield what the rules want removed, the oldest first; what is to make room is counted as it goes.
 
     Parameters
     ----------
     candidates
-        The oldest first.
+        The oldest first; no more are taken than up to the first that is too young for any rule.
     """
     used, free = room.used_bytes, room.free_bytes
     for one in candidates:
         reason = _reason(one, rules, used, free, now)
         if reason is None:
+            if _ends(one, rules, used, free, now):
+                return
             continue
         if not one.blockers:
             used -= one.size_bytes
@@ -81,6 +83,15 @@ def _reason(one: Candidate, rules: Retention, used: int, free: int, now: datetim
     if days is not None and age > timedelta(days=days):
         return f"older than {days:g} days"
     return _size_reason(rules, used, free)
+
+
+def _ends(one: Candidate, rules: Retention, used: int, free: int, now: datetime) -> bool:
+    """Say whether the rules want neither this study nor any younger one."""
+    age = now - one.last_received_at
+    if age < timedelta(hours=rules.min_age_hours):
+        return True
+    limits = [days for days in (rules.max_age_days, rules.max_age_unrouted_days) if days is not None]
+    return all(age <= timedelta(days=days) for days in limits) and _size_reason(rules, used, free) is None
 
 
 def _size_reason(rules: Retention, used: int, free: int) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
@@ -16,22 +17,25 @@ from gateway.audit.chain import ChainKey
 from gateway.audit.event import Participant
 from gateway.audit.lines import append
 from gateway.config.retention import Retention
-from gateway.retention.policy import Decision, Room, decide
+from gateway.retention.policy import Candidate, Decision, Room, decide
 from gateway.store import Store
 from gateway.store.retention import (
     forget_removals,
     list_candidates,
     remove_rows,
     take_removals,
-    used_bytes,
 )
 from gateway.store.studies import lock_study
 from gateway.store.tables import artefact, instance, study
+from gateway.store.tally import count_on, forget, kept_bytes
 
 log = structlog.get_logger()
 
 _FILES_AT_ONCE = 100
+_PAGE = 500
 _REMEMBERED = timedelta(days=1)
+_PAUSE_S = 0.1
+"""Between two steps of counting: SQLite has one writer, and receivers are waiting."""
 
 
 class Purge:
@@ -52,12 +56,37 @@ class Purge:
         self._rules = rules
         self._key = key
 
+    def count(self, stop: threading.Event, *, anew: bool = False) -> None:
+        """Count on what is kept, where a rule asks for it, so that no plan has to add up all of it."""
+        if self._rules.max_gib is None:
+            return
+        if anew:
+            with self._store.write() as connection:
+                forget(connection)
+        has_more = True
+        while has_more and not stop.is_set():
+            with self._store.write() as connection:
+                has_more = count_on(connection)
+            if has_more:
+                stop.wait(_PAUSE_S)
+
     def plan(self, now: datetime) -> list[Decision]:
         """Return what the rules want removed, the oldest first, with what keeps it all the same."""
         with self._store.read() as connection:
-            room = Room(used_bytes(connection), shutil.disk_usage(self._store.data_dir).free)
-            candidates = list_candidates(connection, keep_unverified=self._rules.keep_unverified)
-        return list(decide(candidates, self._rules, room, now))
+            used = 0 if self._rules.max_gib is None else kept_bytes(connection)
+            room = Room(used, shutil.disk_usage(self._store.data_dir).free)
+            return list(decide(self._candidates(connection), self._rules, room, now))
+
+    def _candidates(self, connection: Connection) -> Iterator[Candidate]:
+        """Yield all studies, the oldest first; read page by page, as far as anyone asks."""
+        page: list[Candidate] = []
+        while True:
+            after = page[-1] if page else None
+            held = self._rules.keep_unverified
+            page = list_candidates(connection, keep_unverified=held, after=after, limit=_PAGE)
+            yield from page
+            if len(page) < _PAGE:
+                return
 
     def run(self, decisions: Sequence[Decision], who: Participant, now: datetime) -> Iterator[Decision]:
         """Remove the studies that go, and yield each that is gone; one that got work meanwhile stays."""

@@ -18,6 +18,8 @@ log = structlog.get_logger()
 
 _LOOK_S = 1.0
 _FILES_EVERY_S = 60.0
+_ANEW_EVERY_S = 86400.0
+"""How often what is kept is counted from the beginning."""
 
 
 class Keeper:
@@ -51,7 +53,7 @@ class Keeper:
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; the study that is being removed is finished. Nothing that may pass ends it."""
-        look_at = files_at = time.monotonic()
+        look_at = files_at = anew_at = time.monotonic()
         while not stop.wait(_LOOK_S):
             try:
                 if time.monotonic() >= files_at:
@@ -60,6 +62,9 @@ class Keeper:
                     self._heartbeat.recovered("retention")
                 if self._every_s is not None and time.monotonic() >= look_at:
                     look_at = time.monotonic() + self._every_s
+                    if is_anew := time.monotonic() >= anew_at:
+                        anew_at = time.monotonic() + _ANEW_EVERY_S
+                    self._purge.count(stop, anew=is_anew)
                     self.turn(stop)
             except DatabaseAwayError as error:
                 log.warning("retention.away", part="database", reason=str(error))

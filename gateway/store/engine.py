@@ -18,6 +18,8 @@ from gateway.errors import DatabaseAwayError
 from gateway.store.files import Files
 
 _BUSY_TIMEOUT_MS = 30_000
+_STATEMENTS_KEPT = 250
+"""Compiled statements that SQLAlchemy keeps: some 0.1 MiB each where a FHIR search has many criteria."""
 _POSTGRES_ARGS: Mapping[str, int] = {
     "connect_timeout": 5,
     "keepalives": 1,
@@ -27,6 +29,15 @@ _POSTGRES_ARGS: Mapping[str, int] = {
     "tcp_user_timeout": 30_000,
 }
 """Of libpq: a server that vanished without a word is found out within a minute."""
+_POSTGRES_SESSION: Mapping[str, int | str] = {
+    "tcp_keepalives_idle": 10,
+    "tcp_keepalives_interval": 5,
+    "tcp_keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+    "jit": "off",
+}
+"""Of the server: one of our hosts that vanished in a transaction holds its locks for half a minute. By itself
+PostgreSQL would keep them for two hours. No statement is compiled: that takes longer than any of ours does."""
 _WRONG_SCHEMA = frozenset({"42P01", "42703", "3F000"})
 """SQLSTATEs of PostgreSQL: undefined table, undefined column, invalid schema name."""
 
@@ -111,14 +122,22 @@ def open_store(url: str, data_dir: Path, files: Files | None = None) -> Store:
         engine = sa.create_engine(
             parsed,
             hide_parameters=True,
+            query_cache_size=_STATEMENTS_KEPT,
             connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
         )
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
     else:
         engine = sa.create_engine(
-            parsed, hide_parameters=True, pool_pre_ping=True, pool_size=10, connect_args=dict(_POSTGRES_ARGS)
+            parsed,
+            hide_parameters=True,
+            query_cache_size=_STATEMENTS_KEPT,
+            pool_pre_ping=True,
+            pool_size=10,
+            connect_args=dict(_POSTGRES_ARGS),
         )
+        sa.event.listen(engine, "do_connect", _connect_postgres)
+        sa.event.listen(engine, "connect", _prepare_postgres)
     return Store(engine, data_dir, files)
 
 
@@ -143,13 +162,15 @@ def upsert(
     )
 
 
-def upsert_sum(
-    connection: Connection, table: sa.Table, row: Mapping[str, Any], *, keys: Sequence[str], add: str
+def upsert_sums(
+    connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, keys: Sequence[str], add: str
 ) -> None:
-    """Insert a row, or add its number in the column `add` to that of the row whose unique key stands already."""
-    insert = _insert(connection, table).values(**row)
+    """Insert rows, or add the number in the column `add` of each to that of the row whose unique key stands already."""
+    if not rows:
+        return
+    insert = _insert(connection, table)
     total = table.c[add] + insert.excluded[add]
-    connection.execute(insert.on_conflict_do_update(index_elements=list(keys), set_={add: total}))
+    connection.execute(insert.on_conflict_do_update(index_elements=list(keys), set_={add: total}), rows)
 
 
 def _insert(connection: Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
@@ -176,6 +197,36 @@ def _away() -> Iterator[None]:
                 "the schema is not the one this program needs: run `hybridmed db upgrade`"
             ) from error
         raise
+
+
+@contextmanager
+def waiting_for_ever(connection: Connection) -> Iterator[None]:
+    """Let statements of a connection take as long as they may: changes of the schema."""
+    driver = connection.connection.driver_connection
+    if connection.dialect.name == "sqlite":
+        yield
+        return
+    before, driver.silence_s = driver.silence_s, None  # type: ignore[union-attr]  # an AnsweringConnection
+    try:
+        yield
+    finally:
+        driver.silence_s = before  # type: ignore[union-attr]
+
+
+def _connect_postgres(
+    _dialect: Dialect, _record: ConnectionPoolEntry, arguments: Sequence[Any], options: Mapping[str, Any]
+) -> Any:
+    from gateway.store.answering import AnsweringConnection  # noqa: PLC0415 # psycopg is an extra
+
+    return AnsweringConnection.connect(*arguments, **options)
+
+
+def _prepare_postgres(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+    connection.autocommit = True  # a setting made in a transaction would be gone with it, where that is rolled back
+    cursor = connection.cursor()
+    cursor.execute("; ".join(f"SET {name} = {value}" for name, value in _POSTGRES_SESSION.items()))
+    cursor.close()
+    connection.autocommit = False
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:

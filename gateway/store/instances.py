@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from gateway.header import InstanceHeader
 from gateway.person_name import folded
-from gateway.store.engine import insert_ignore, upsert_sum
+from gateway.store.engine import insert_ignore, upsert_sums
 from gateway.store.tables import artefact, association, association_content, instance, series, study
 
 Outcome = Literal["released", "aborted", "lost"]
@@ -131,6 +131,8 @@ class _Batch:
         self._ours = _own_results(connection, uids)
         self._carried: Counter[tuple[str, str, str]] = Counter()
         self._known: defaultdict[str, dict[str, _Known]] = defaultdict(dict)
+        self._new: list[dict[str, Any]] = []
+        """Rows to be added, all at once: a statement for each would cost more than all else."""
         columns = (instance.c.id, instance.c.sop_instance_uid, instance.c.digest, instance.c.study_instance_uid)
         query = sa.select(*columns, instance.c.association_id, instance.c.is_current)
         for row_id, uid, digest, *rest in connection.execute(query.where(instance.c.sop_instance_uid.in_(uids))):
@@ -140,6 +142,8 @@ class _Batch:
         counts = {"added": 0, "changed": 0, "repeated": 0}
         for one in received:
             counts[self._index_one(one)] += 1
+        if self._new:
+            self._connection.execute(sa.insert(instance), self._new)
         for uid, state in sorted(self._states.items()):
             if state.is_touched:
                 self._write_study(uid, state, now)
@@ -179,13 +183,14 @@ class _Batch:
 
     def _write_carried(self) -> None:
         keys = ("association_id", "study_instance_uid", "sop_class_uid")
-        for key, count in sorted(self._carried.items()):
-            row = dict(zip(keys, key, strict=True)) | {"instances": count}
-            upsert_sum(self._connection, association_content, row, keys=keys, add="instances")
+        rows = [
+            dict(zip(keys, key, strict=True)) | {"instances": count} for key, count in sorted(self._carried.items())
+        ]
+        upsert_sums(self._connection, association_content, rows, keys=keys, add="instances")
 
     def _insert(self, one: ReceivedInstance, revision: int) -> _Known:
         header = one.header
-        row = {
+        row: dict[str, Any] = {
             "sop_instance_uid": header.sop_instance_uid,
             "digest": one.digest,
             "sop_class_uid": header.sop_class_uid,
@@ -204,12 +209,14 @@ class _Batch:
             "calling_ae": one.calling_ae,
             "received_at": one.received_at,
         }
-        inserted = self._connection.execute(sa.insert(instance).values(row)).inserted_primary_key
-        row_id = inserted[0] if inserted is not None else 0
-        return _Known(row_id, header.study_instance_uid, one.association_id, is_current=True)
+        self._new.append(row)
+        return _Known(row, header.study_instance_uid, one.association_id, is_current=True)
 
     def _update(self, known: _Known, **values: object) -> None:
-        self._connection.execute(sa.update(instance).where(instance.c.id == known.row_id).values(**values))
+        if isinstance(known.row, dict):
+            known.row.update(values)
+            return
+        self._connection.execute(sa.update(instance).where(instance.c.id == known.row).values(**values))
 
     def _write_study(self, uid: str, state: _StudyState, now: datetime) -> None:
         values: dict[str, Any] = {"last_received_at": now}
@@ -228,7 +235,8 @@ class _Batch:
 class _Known:
     """A row of `instance`."""
 
-    row_id: int
+    row: int | dict[str, Any]
+    """Its number; of one that is still to be added, its values."""
     study_uid: str
     association_id: str
     is_current: bool

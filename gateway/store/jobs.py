@@ -1,7 +1,8 @@
 """Jobs: made, claimed under a lease, finished, retried, given up.
 
 Three rules hold at every moment, whoever acts: of the jobs of one study and bundle at most one runs; only the newest
-of them can be claimed; a job that waits has a message in the outbox or in the broker, or gets one by `requeue_stale`.
+of them can be claimed, an older one before it whose objects are out (`released`) and which must be brought to its end;
+a job that waits has a message in the outbox or in the broker, or gets one by `requeue_stale`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sqlalchemy.engine import Connection
 from gateway.errors import ConflictError, NotFoundError
 from gateway.job import Claim, Priority, State, require_transition
 from gateway.store.outbox import add_message
+from gateway.store.released import has_released, is_released
 from gateway.store.studies import lock_study
 from gateway.store.tables import job, outbox
 from gateway.store.workitem_events import note_created, note_state
@@ -95,10 +97,9 @@ def create_job(  # noqa: PLR0913 # a row's values, all by name
         raise NotFoundError(f"no study {study_instance_uid}")
     same = (job.c.study_instance_uid == study_instance_uid, job.c.bundle == bundle)
     revision = (connection.scalar(sa.select(sa.func.max(job.c.revision)).where(*same)) or 0) + 1
-    replaced = sa.select(job.c.id, job.c.priority).where(*same, job.c.state == State.QUEUED).with_for_update()
-    waiting = connection.execute(replaced).all()
-    if any(row.priority == "stat" for row in waiting):
-        priority = "stat"
+    replaced = sa.select(job.c.id, job.c.priority).where(*same, job.c.state == State.QUEUED, ~has_released(job))
+    waiting = connection.execute(replaced.with_for_update()).all()
+    priority = "stat" if any(row.priority == "stat" for row in waiting) else priority
     superseded = {"state": State.CANCELLED, "reason": f"superseded by revision {revision}", "finished_at": now}
     ids = [row.id for row in waiting]
     connection.execute(sa.update(job).where(job.c.id.in_(ids), job.c.state == State.QUEUED).values(**superseded))
@@ -143,10 +144,8 @@ def claim(connection: Connection, job_id: str, owner: str, now: datetime, lease_
 
     Parameters
     ----------
-    owner
-        Who asks; the claim's own `owner` adds what makes it unique.
-    lease_s
-        How long it is held without `renew`.
+    owner, lease_s
+        Who asks (the claim's own `owner` adds what makes it unique), and how long it is held without `renew`.
     """
     values = {
         "state": State.RUNNING,
@@ -178,8 +177,15 @@ def claim(connection: Connection, job_id: str, owner: str, now: datetime, lease_
 
 def renew(connection: Connection, claimed: Claim, now: datetime, lease_s: float) -> bool:
     """Hold a job for longer; False: the lease is lost, drop what was made."""
-    expires = {"lease_expires_at": now + timedelta(seconds=lease_s)}
-    return connection.execute(sa.update(job).where(*_is_held(claimed)).values(**expires)).rowcount == 1
+    statement = sa.update(job).where(*_is_held(claimed)).values(lease_expires_at=now + timedelta(seconds=lease_s))
+    return connection.execute(statement).rowcount == 1
+
+
+def hold(connection: Connection, claimed: Claim) -> bool:
+    """Let nobody else change a job for the rest of the transaction; False where the lease is lost."""
+    # The study first: a job made meanwhile is then either seen by `_wake_next` or sees this one ended.
+    lock_study(connection, claimed.study_instance_uid)
+    return connection.scalar(sa.select(job.c.id).where(*_is_held(claimed)).with_for_update()) is not None
 
 
 def finish(  # noqa: PLR0913 # a row's values, by name
@@ -191,13 +197,7 @@ def finish(  # noqa: PLR0913 # a row's values, by name
     summary: Any,
     reason: str | None,
 ) -> bool:
-    """Mark a job as done, in the transaction that commits its results.
-
-    Returns
-    -------
-    bool
-        False where the lease is lost: roll back.
-    """
+    """Mark a job as done, in the transaction that commits its results; False where the lease is lost: roll back."""
     values = {"state": State.DONE, "reason": reason, "algorithm": algorithm, "summary": summary}
     return _end(connection, claimed, now, values)
 
@@ -209,8 +209,7 @@ def kill(connection: Connection, claimed: Claim, now: datetime, reason: str) -> 
 
 def release_for_retry(connection: Connection, claimed: Claim, now: datetime, reason: str, delay: timedelta) -> bool:
     """Let a job wait for its next try, after `delay`; False where the lease is lost."""
-    lock_study(connection, claimed.study_instance_uid)
-    if connection.scalar(sa.select(job.c.id).where(*_is_held(claimed)).with_for_update()) is None:
+    if not hold(connection, claimed):
         return False
     _put_back(connection, claimed.job_id, reason, now, now + delay)
     return True
@@ -295,9 +294,11 @@ def list_dead(connection: Connection, *, limit: int = 100, offset: int = 0) -> l
 
 
 def cancel(connection: Connection, job_id: str, now: datetime, reason: str = "cancelled by request") -> None:
-    """Cancel a job, running or not; NotFoundError, or ConflictError where it has ended."""
+    """Cancel a job, running or not; NotFoundError, or ConflictError where it has ended or its objects are out."""
     row = _lock_job(connection, job_id)
     require_transition(row.id, row.state, State.CANCELLED)
+    if row.state is not State.DEAD and is_released(connection, job_id):
+        raise ConflictError(f"job {job_id} is {row.state} and its results are out: it cannot become cancelled")
     _close(connection, job_id, now, {"state": State.CANCELLED, "reason": reason})
     _wake_next(connection, row.study_instance_uid, row.bundle, now)
 
@@ -329,13 +330,13 @@ def _lock_job(connection: Connection, job_id: str) -> JobRow:
 
 def _is_claimable(now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
     older = job.alias()
-    has_older_running = sa.exists().where(
+    has_older_under_way = sa.exists().where(
         older.c.study_instance_uid == job.c.study_instance_uid,
         older.c.bundle == job.c.bundle,
         older.c.revision < job.c.revision,
-        older.c.state == State.RUNNING,
+        sa.or_(older.c.state == State.RUNNING, sa.and_(older.c.state == State.QUEUED, has_released(older))),
     )
-    return job.c.state == State.QUEUED, job.c.available_at <= now, ~has_older_running
+    return job.c.state == State.QUEUED, job.c.available_at <= now, ~has_older_under_way
 
 
 def _is_held(claimed: Claim) -> tuple[sa.ColumnElement[bool], ...]:
@@ -362,9 +363,7 @@ def _is_stale(now: datetime, older_than: timedelta) -> tuple[sa.ColumnElement[bo
 
 
 def _end(connection: Connection, claimed: Claim, now: datetime, values: Mapping[str, Any]) -> bool:
-    # The study first: a job made meanwhile is then either seen by `_wake_next` or sees this one ended.
-    lock_study(connection, claimed.study_instance_uid)
-    if connection.scalar(sa.select(job.c.id).where(*_is_held(claimed)).with_for_update()) is None:
+    if not hold(connection, claimed):
         return False
     _close(connection, claimed.job_id, now, values)
     _wake_next(connection, claimed.study_instance_uid, claimed.bundle, now)
@@ -378,9 +377,9 @@ def _close(connection: Connection, job_id: str, now: datetime, values: Mapping[s
 
 
 def _put_back(connection: Connection, job_id: str, reason: str, now: datetime, available_at: datetime) -> None:
-    """Queue a running job again, or cancel it where a newer one of its study and bundle stands."""
+    """Queue a running job again, or cancel it where a newer one of its study and bundle stands and nothing is out."""
     row = get_job(connection, job_id)
-    if connection.scalar(sa.select(_is_replaced(job_id))):
+    if connection.scalar(sa.select(_is_replaced(job_id))) and not is_released(connection, job_id):
         _close(connection, job_id, now, {"state": State.CANCELLED, "reason": f"superseded; {reason}"})
         _wake_next(connection, row.study_instance_uid, row.bundle, now)
         return

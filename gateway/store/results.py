@@ -1,4 +1,4 @@
-"""Artefacts and FHIR resources of a finished job, committed in one transaction."""
+"""Artefacts and FHIR resources of a job: its objects first (`released`), everything else with its end."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from gateway.job import Claim, State
 from gateway.store import jobs
 from gateway.store.deliveries import create_deliveries
 from gateway.store.findings import record_findings
+from gateway.store.released import has_released, is_released
 from gateway.store.tables import artefact, fhir_change, fhir_index, fhir_resource, fhir_subscription, job
 
 DICOM = "application/dicom"
@@ -96,28 +97,67 @@ class FhirVersion:
 
 @dataclass(frozen=True, slots=True)
 class Predecessor:
-    """The latest done revision before a job's own."""
+    """The latest revision with results before a job's own."""
 
     job_id: str
     revision: int
+    is_reported: bool = True
+    """Whether this one or one before it was done, and is told in FHIR: of one that was given up, objects alone are."""
 
 
 def predecessor(connection: Connection, claim: Claim) -> Predecessor | None:
-    """Return the latest done revision of the same study and bundle before this one."""
-    query = sa.select(job.c.id, job.c.revision).where(
+    """Return the latest revision of the same study and bundle before this one whose results are out."""
+    earlier = (
         job.c.study_instance_uid == claim.study_instance_uid,
         job.c.bundle == claim.bundle,
-        job.c.state == State.DONE,
         job.c.revision < claim.revision,
     )
+    given_up = sa.and_(job.c.state.in_((State.DEAD, State.CANCELLED)), has_released(job))
+    query = sa.select(job.c.id, job.c.revision).where(*earlier, sa.or_(job.c.state == State.DONE, given_up))
     row = connection.execute(query.order_by(job.c.revision.desc()).limit(1)).first()
-    return None if row is None else Predecessor(row.id, row.revision)
+    if row is None:
+        return None
+    done = connection.scalar(sa.select(job.c.id).where(*earlier, job.c.state == State.DONE).limit(1))
+    return Predecessor(row.id, row.revision, done is not None)
 
 
 def forgive_attempt(connection: Connection, claim: Claim) -> None:
     """Take back the count of a try that was given up before it began; called after the job was released."""
     statement = sa.update(job).where(job.c.id == claim.job_id, job.c.state == State.QUEUED, job.c.attempts > 0)
     connection.execute(statement.values(attempts=job.c.attempts - 1))
+
+
+def release_objects(  # noqa: PLR0913 # what is out before the rest, by name
+    connection: Connection,
+    claim: Claim,
+    now: datetime,
+    *,
+    algorithm: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    artefacts: Sequence[NewArtefact],
+    deliveries: Sequence[str],
+) -> bool:
+    """Commit a running job's DICOM objects and their deliveries; False, with nothing written, where the lease is lost.
+
+    May be called again: what is out stays as it is.
+
+    Parameters
+    ----------
+    algorithm, summary
+        What the objects say, for the next try, should this one not come to its end.
+    artefacts
+        Files, already on disk.
+    deliveries
+        Names of the destinations that get these objects.
+    """
+    if not jobs.hold(connection, claim):
+        return False
+    if not is_released(connection, claim.job_id):
+        said = {"algorithm": algorithm, "summary": summary}
+        connection.execute(sa.update(job).where(job.c.id == claim.job_id).values(**said))
+        add_artefacts(connection, claim.job_id, artefacts, now)
+        create_deliveries(connection, claim.job_id, deliveries, now)
+    return True
 
 
 def commit_results(  # noqa: PLR0913 # what a finished job leaves behind, by name
@@ -143,15 +183,16 @@ def commit_results(  # noqa: PLR0913 # what a finished job leaves behind, by nam
     reason
         Why the study was not evaluable; None otherwise.
     artefacts
-        Files, already on disk.
+        Files, already on disk; those that are out are left as they are.
     resources
         FHIR resources as they should stand.
     deliveries
-        Names of the destinations that get a delivery.
+        Names of the destinations that get a delivery, those that have theirs among them.
     """
     if not jobs.finish(connection, claim, now, algorithm=algorithm, summary=summary, reason=reason):
         return False
-    add_artefacts(connection, claim.job_id, artefacts, now)
+    released = {each.path for each in list_artefacts(connection, claim.job_id)}
+    add_artefacts(connection, claim.job_id, [each for each in artefacts if each.path not in released], now)
     write_resources(connection, resources, now, job_id=claim.job_id)
     create_deliveries(connection, claim.job_id, deliveries, now)
     study_uid, bundle = claim.study_instance_uid, claim.bundle

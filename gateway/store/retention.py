@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from gateway.errors import NotFoundError
 from gateway.job import State
 from gateway.retention.policy import Candidate
-from gateway.store.engine import upsert
+from gateway.store.engine import UtcDateTime, upsert
 from gateway.store.results import delete_resource
 from gateway.store.studies import carries
 from gateway.store.tables import (
@@ -33,6 +33,7 @@ from gateway.store.tables import (
     workitem_event,
     workitem_subscription,
 )
+from gateway.store.tally import counted_of, take_off
 
 _SHARED_TYPES = ("Patient", "Device", "AuditEvent", "Organization", "Practitioner", "Endpoint")
 """Resources that are of no one study, or outlive it."""
@@ -92,16 +93,24 @@ def list_candidates(
     *,
     keep_unverified: bool,
     uids: Collection[str] | None = None,
-    after: datetime | None = None,
+    after: Candidate | None = None,
     limit: int | None = None,
 ) -> list[Candidate]:
-    """Return studies, the last received longest ago first, with their sizes and what holds them."""
+    """Return studies, the last received longest ago first, with their sizes and what holds them.
+
+    Parameters
+    ----------
+    after
+        The last one of the page before.
+    """
     blockers = _BLOCKERS | ({_UNVERIFIED: _held_as_unverified()} if keep_unverified else {})
     labels = {f"b{number}": name for number, name in enumerate(blockers)}
     columns = [condition.label(label) for label, condition in zip(labels, blockers.values(), strict=True)]
     conditions: list[sa.ColumnElement[bool]] = [] if uids is None else [study.c.study_instance_uid.in_(uids)]
     if after is not None:
-        conditions.append(study.c.last_received_at > after)
+        place = sa.tuple_(study.c.last_received_at, study.c.study_instance_uid)
+        last = (sa.literal(after.last_received_at, UtcDateTime), after.study_instance_uid)
+        conditions.append(place > sa.tuple_(*last))
     query = (
         sa.select(study.c.study_instance_uid, study.c.state, study.c.last_received_at, _size().label("size"), *columns)
         .where(*conditions)
@@ -121,12 +130,6 @@ def list_candidates(
         )
         for row in rows
     ]
-
-
-def used_bytes(connection: Connection) -> int:
-    """Return the size of all instances and results."""
-    sizes = (sa.select(sa.func.coalesce(sa.func.sum(table.c.size_bytes), 0)) for table in (instance, artefact))
-    return sum(int(connection.scalar(size) or 0) for size in sizes)
 
 
 def hold(connection: Connection, study_instance_uid: str, who: str, reason: str, now: datetime) -> None:
@@ -150,6 +153,7 @@ def remove_rows(connection: Connection, study_instance_uid: str, now: datetime, 
     for path in dict.fromkeys(paths):
         row = {"path": path, "created_at": now, "removed_at": None}
         upsert(connection, removal, row, keys=["path"], update=["created_at", "removed_at"])
+    counted = counted_of(connection, study_instance_uid)
     jobs = sa.select(job.c.id).where(job.c.study_instance_uid == study_instance_uid)
     connection.execute(sa.delete(workitem_subscription).where(workitem_subscription.c.subject.in_(jobs)))
     connection.execute(sa.delete(workitem_event).where(workitem_event.c.job_id.in_(jobs)))
@@ -161,6 +165,7 @@ def remove_rows(connection: Connection, study_instance_uid: str, now: datetime, 
     if not keep_reports:
         _withdraw_resources(connection, study_instance_uid, now)
     connection.execute(sa.delete(study).where(study.c.study_instance_uid == study_instance_uid))
+    take_off(connection, counted)
     return paths
 
 

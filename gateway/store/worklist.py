@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, get_args
 
@@ -64,15 +64,19 @@ class WorklistJob:
 
 def list_worklist(connection: Connection, which: WorklistFilter, *, limit: int, offset: int = 0) -> list[WorklistStudy]:
     """Return studies: STAT first, then by suspicion, then the latest received."""
-    order = (
-        study.c.priority.desc(),  # 'stat' after 'routine'
-        study.c.suspicion.desc().nulls_last(),
-        study.c.last_received_at.desc(),
-        study.c.study_instance_uid,
-    )
     # UIDs first: the sort then carries no names and descriptions, and leaves the wide rows alone.
-    chosen = sa.select(study.c.study_instance_uid).where(*_conditions(which)).order_by(*order)
-    uids = list(connection.scalars(chosen.limit(limit).offset(offset)))
+    groups = [
+        _most_urgent(number, [*group, *_conditions(which)], limit + offset) for number, group in enumerate(_GROUPS)
+    ]
+    first = sa.union_all(*(sa.select(group.subquery()) for group in groups)).subquery()
+    order = (
+        first.c.number,
+        first.c.suspicion.desc(),
+        first.c.last_received_at.desc(),
+        first.c.study_instance_uid,
+    )
+    chosen = sa.select(first.c.study_instance_uid).order_by(*order).limit(limit).offset(offset)
+    uids = list(connection.scalars(chosen))
     query = sa.select(*_STUDY_COLUMNS, study.c.suspicion).where(study.c.study_instance_uid.in_(uids))
     found = {}
     for row in connection.execute(query):
@@ -80,6 +84,22 @@ def list_worklist(connection: Connection, which: WorklistFilter, *, limit: int, 
         suspicion = values.pop("suspicion")
         found[row.study_instance_uid] = WorklistStudy(StudyRow(**values), suspicion)
     return [found[uid] for uid in uids if uid in found]
+
+
+_GROUPS: Final = tuple(
+    (study.c.priority == priority, study.c.suspicion.is_not(None) if is_told else study.c.suspicion.is_(None))
+    for priority in ("stat", "routine")
+    for is_told in (True, False)
+)
+"""Conditions that part the studies, the most urgent first: in each group the order is that of an index, read backwards.
+Over all at once it is not: PostgreSQL has what is unknown at the other end."""
+
+
+def _most_urgent(number: int, conditions: Sequence[sa.ColumnElement[bool]], limit: int) -> sa.Select[Any]:
+    """Select the first studies of a group, with what orders them among those of others."""
+    columns = (study.c.study_instance_uid, study.c.suspicion, study.c.last_received_at)
+    order = (study.c.suspicion.desc(), study.c.last_received_at.desc(), study.c.study_instance_uid)
+    return sa.select(sa.literal(number).label("number"), *columns).where(*conditions).order_by(*order).limit(limit)
 
 
 def count_worklist(connection: Connection, which: WorklistFilter, limit: int) -> int:

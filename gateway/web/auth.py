@@ -57,6 +57,8 @@ class Access:
         How callers reach us; empty: unknown, and nothing is offered that needs it.
     rates
         How often they may ask.
+    shared_memory
+        Descriptor of the memory in which the web processes of this host count together; None: there is but one.
     cors_origins
         Sites whose scripts may call /fhir and /dicomweb.
     """
@@ -66,6 +68,7 @@ class Access:
     provider: Provider | None = None
     public_url: str = ""
     rates: Rates = field(default_factory=Rates)
+    shared_memory: int | None = None
     cors_origins: Sequence[str] = ()
 
     def __post_init__(self) -> None:

@@ -55,6 +55,8 @@ class LiveFeed:
         self._mark: tuple[object, ...] | None = None
         self._number = 0
         self._is_away = False
+        self._has_looked = asyncio.Event()
+        """Set once there is something to compare with: from the greeting of a page on it misses nothing."""
 
     async def stream(self, _request: Request) -> Response:
         """`/worklist/events`: `changed` when anything did, `away` while the database is; a comment as heartbeat."""
@@ -70,6 +72,7 @@ class LiveFeed:
         loop = asyncio.get_running_loop()
         opened = spoken = loop.time()
         try:
+            await self._has_looked.wait()
             yield f"retry: {_RETRY_MS}\nevent: hello\ndata: {self._number}\n\n"
             while not self._closing.is_set() and loop.time() - opened < _LIFE_S:
                 try:
@@ -87,21 +90,30 @@ class LiveFeed:
 
     async def _look_on(self) -> None:
         """Look while anyone listens."""
-        while self._clients and not self._closing.is_set():
-            mark, is_away = self._mark, False
-            try:
-                mark = await run_in_threadpool(self._look)
-            except ServiceAwayError as error:
-                if not self._is_away:
-                    log.warning("web.live_away", reason=str(error))
-                is_away = True
-            has_news = is_away != self._is_away or (self._mark is not None and mark != self._mark)
-            self._mark, self._is_away = mark, is_away
-            if has_news:
-                self._number += 1
-                for news in self._clients:
-                    news.set()
-            await asyncio.sleep(_LOOK_AWAY_S if is_away else _LOOK_S)
+        try:
+            while self._clients and not self._closing.is_set():
+                is_away = await self._look_once()
+                self._has_looked.set()
+                await asyncio.sleep(_LOOK_AWAY_S if is_away else _LOOK_S)
+        finally:
+            self._has_looked.set()  # nobody waits for looks that have ended
+
+    async def _look_once(self) -> bool:
+        """Tell the pages where anything changed; say whether the database is away."""
+        mark, is_away = self._mark, False
+        try:
+            mark = await run_in_threadpool(self._look)
+        except ServiceAwayError as error:
+            if not self._is_away:
+                log.warning("web.live_away", reason=str(error))
+            is_away = True
+        has_news = is_away != self._is_away or (self._mark is not None and mark != self._mark)
+        self._mark, self._is_away = mark, is_away
+        if has_news:
+            self._number += 1
+            for news in self._clients:
+                news.set()
+        return is_away
 
     def _look(self) -> tuple[object, ...]:
         with self._store.read() as connection:

@@ -94,6 +94,16 @@ def answer_meaning(finding: Mapping[str, Any]) -> str:
     return str(finding["answer"])
 
 
+def label_set_text(language: Language, finding: Mapping[str, Any]) -> str:
+    """Return the classes among which the true one is, and how surely; '' where the model states no coverage."""
+    said = finding.get("label_set")
+    if not said:
+        return ""
+    meanings = {each["name"]: str(each["code"]["meaning"]) for each in finding.get("alternatives", [])}
+    names = language("list.comma").join(language.term(meanings.get(name, name)) for name in said["names"])
+    return language("study.label-set", names=names, percent=f"{100 * said['coverage']:g} %")
+
+
 def uncertainty(finding: Mapping[str, Any]) -> float | None:
     """Return the entropy of the classes' probabilities over its greatest value: 0 certain, 1 undecided.
 

@@ -17,7 +17,7 @@ from gateway.store.studies import SeriesRow, StudyRow, get_study, list_series
 from gateway.store.tables import artefact, fhir_resource, finding, job, study
 from gateway.store.worklist import WorklistStudy, list_priors
 from gateway.web.language import Language
-from gateway.web.results import outcomes, uncertainty, withheld_text, work_state
+from gateway.web.results import label_set_text, outcomes, uncertainty, withheld_text, work_state
 from gateway.web.trend import Key, Trend, measurement_key, trend, values_of
 from gateway.web.worklist import StudyLine, study_lines
 
@@ -73,6 +73,8 @@ class ShownFinding:
     site: str
     answer: str
     uncertainty: float | None
+    label_set: str
+    """The classes that hold the true one, in words; '' where the model does not say."""
     classes: Sequence[Mapping[str, Any]]
     """As in the summary: name, code, probability."""
     is_positive: bool
@@ -254,6 +256,7 @@ class _Seen:
             site=each["site"]["meaning"] if each.get("site") else "",
             answer=each["answer"],
             uncertainty=uncertainty(each),
+            label_set=label_set_text(self.language, each),
             classes=each.get("alternatives", []),
             is_positive=(ordinal, each["id"]) in self.positive,
         )

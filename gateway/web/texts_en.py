@@ -10,6 +10,7 @@ TEXTS: Final[Mapping[str, str]] = {
     "footer": "Results of algorithms: preliminary until a person verifies them; not for diagnosis.",
     "version": "Version {version}",
     "list.separator": "; ",
+    "list.comma": ", ",
     "nav.state": "Gateway state",
     "nav.fhir": "FHIR",
     "nav.metrics": "Metrics",
@@ -128,6 +129,9 @@ TEXTS: Final[Mapping[str, str]] = {
     "study.probability": "Probability",
     "study.uncertainty": "Uncertainty",
     "study.uncertainty.hint": "Spread of the probabilities over the classes: 0 % certain, 100 % undecided (entropy).",
+    "study.label-set": (
+        "By the algorithm one of: {names}. So it is in {percent} of cases like those of its calibration."
+    ),
     "study.measurements": "Measurements",
     "study.segment": "Segment",
     "study.quantity": "Quantity",
@@ -257,6 +261,7 @@ TEXTS: Final[Mapping[str, str]] = {
     "reason.image.planes": "Number of planes not usable",
     "reason.image.small": "Image too small",
     "reason.image.unlike-training": "Image unlike those the model knows",
+    "reason.image.upside-down": "Image upside down",
     "reason.lungs.implausible": "Lungs not found for certain",
     "reason.lungs.not-found": "No lungs found",
     "reason.modality": "Modality not the one the model is for",

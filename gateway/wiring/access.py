@@ -14,6 +14,7 @@ from gateway.config import Settings
 from gateway.config.access import Oidc
 from gateway.config.address import is_loopback
 from gateway.errors import ConfigurationError, CredentialError
+from gateway.supervisor import shared_memory
 from gateway.tls import Reloading, TlsFiles, client_context, server_context
 from gateway.web.access.claims import ClaimRule
 from gateway.web.access.limits import Rates
@@ -40,6 +41,7 @@ def build_access(settings: Settings) -> Access:
             address_burst=limits.address_burst,
             failures_per_minute=limits.failures_per_minute,
         ),
+        shared_memory=shared_memory() if settings.web_process_count > 1 else None,
         cors_origins=limits.cors_origins,
     )
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from gateway.config import Settings
 from gateway.errors import ConfigurationError
@@ -20,7 +21,6 @@ from gateway.wiring.dispatch import build_router
 from gateway.wiring.queue import build_broker
 from gateway.wiring.verification import build_fhir_renderer
 from gateway.worker import Ahead, FindModel, Limits, Renderers, Worker
-from inference.bundle import Bundle
 from inference.errors import InferenceError
 from inference.findings import Outcome
 
@@ -28,6 +28,7 @@ try:
     from inference.device import resolve_device
     from inference.predict import open_predictor
     from inference.preread import Preread
+    from inference.series_predictor import Inference, SeriesPredictor
 except ModuleNotFoundError as missing:
     raise ConfigurationError(
         f"{missing.name} is not installed, which the role work needs: "
@@ -61,6 +62,7 @@ def build(settings: Settings, store: Store, heartbeat: Heartbeat) -> Worker:
             retry_first=timedelta(seconds=settings.retry_s),
             retry_limit=timedelta(seconds=settings.retry_limit_s),
             job_limit_s=settings.job_limit_s,
+            together=settings.jobs_together,
         ),
         ahead=None if preread is None else _ahead(settings, store, find_model, preread),
     )
@@ -88,20 +90,35 @@ def _model_finder(settings: Settings, preread: Preread | None) -> FindModel:
     def find(name: str) -> _BundleModel | None:
         with loading:
             if name in bundles and name not in loaded:
-                loaded[name] = _BundleModel(bundles[name], device, preread)
+                is_recorded = settings.gpu_maps == "float16"
+                loaded[name] = _model(open_predictor(bundles[name], device, preread, is_recorded=is_recorded))
             return loaded.get(name)
 
     return find
 
 
+def _model(predictor: SeriesPredictor[Any]) -> _BundleModel:
+    return _BundleModel(predictor) if predictor.most_at_once == 1 else _BatchingModel(predictor)
+
+
 class _BundleModel:
     """A bundle and its predictor as the worker's `Model`."""
 
-    def __init__(self, bundle: Bundle, device: str, preread: Preread | None) -> None:
-        self.algorithm = bundle.algorithm
-        self.wants = bundle.applicability.wants
-        self._predictor = open_predictor(bundle, device, preread)
+    def __init__(self, predictor: SeriesPredictor[Any]) -> None:
+        self.algorithm = predictor.bundle.algorithm
+        self.wants = predictor.bundle.applicability.wants
+        self._predictor = predictor
 
     def prepare(self, series: Sequence[Sequence[Path]], /) -> Callable[[], Sequence[Outcome]]:
         """Read and transform; the call infers."""
         return self._predictor.inference(series)
+
+
+class _BatchingModel(_BundleModel):
+    """A model whose images of several studies are evaluated in one batch."""
+
+    def infer_many(self, inferences: Sequence[Callable[[], Sequence[Outcome]]], /) -> Sequence[Sequence[Outcome]]:
+        """Evaluate those that are this model's in one call; of others the answer is known beforehand."""
+        prepared = [each.prepared for each in inferences if isinstance(each, Inference)]
+        said = iter(self._predictor.run_many(prepared))
+        return [next(said) if isinstance(each, Inference) else each() for each in inferences]

@@ -1,10 +1,11 @@
-"""The role `work`: claim, load, infer, render, commit, acknowledge last.
+"""The role `work`: claim, load, infer, render, release objects, commit the rest, acknowledge last.
 
 model.py    what the worker is given: models and renderers
 load.py     the study of a job, as it stands
 files.py    result files
 ahead.py    studies that still arrive, read and prepared before their job is there
 publish.py  outcomes -> result files
+hand.py     jobs in hand, and which go to the device together
 role.py     the loop; measures.py  what it measures
 """
 

@@ -138,14 +138,17 @@ class Ahead:
         self._changed = threading.Condition()
         self._may_go = threading.Event()
         self._ending = threading.Event()
+        self._rests = 0
+        self._rests_of_pass = 0
 
     def go(self) -> None:
         """Let it work: the worker has nothing else to do."""
         self._may_go.set()
 
     def rest(self) -> None:
-        """Let it stop after the file that it reads now."""
+        """Let it stop after the file that it reads now; what the pass under way found to do may be a job by then."""
         self._may_go.clear()
+        self._rests += 1
 
     def end(self) -> None:
         """End the loop."""
@@ -168,6 +171,7 @@ class Ahead:
 
     def work(self) -> None:
         """Make one pass over the studies that are arriving."""
+        self._rests_of_pass = self._rests
         with self._store.read() as connection:
             arriving = list_studies(connection, StudyFilter(state="receiving"), limit=_STUDIES)
             found = [
@@ -286,7 +290,7 @@ class Ahead:
         return self._limit_bytes - sum(held)
 
     def _is_interrupted(self) -> bool:
-        return self._ending.is_set() or not self._may_go.is_set()
+        return self._ending.is_set() or not self._may_go.is_set() or self._rests != self._rests_of_pass
 
 
 def _wanted(loaded: LoadedStudy, model: Model) -> Sequence[InstanceRow]:

@@ -1,10 +1,10 @@
-"""The work on one job, in three steps: prepare, make, commit."""
+"""The work on one job, step by step: prepare, infer, publish, release, complete, commit."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy.engine import Connection
@@ -14,16 +14,17 @@ from gateway.errors import NotFoundError
 from gateway.job import Claim
 from gateway.report.assignment import Assignment
 from gateway.report.fhir_input import FhirInput
-from gateway.report.summary import describe_algorithm, not_evaluable_reason, summarise
+from gateway.report.order import NO_ORDER
+from gateway.report.summary import describe_algorithm, not_evaluable_reason, retold, summarise
 from gateway.store import Store
-from gateway.store.results import commit_results, list_artefacts
+from gateway.store.results import NewArtefact, commit_results, list_artefacts, release_objects
 from gateway.store.studies import lock_study
 from gateway.worker.ahead import Ahead
 from gateway.worker.load import LoadedStudy, StudySources, load_study
-from gateway.worker.model import FindModel, Inference, Model, Renderers
-from gateway.worker.publish import Published, Publisher
+from gateway.worker.model import FindModel, Inference, Model, Renderers, Together
+from gateway.worker.publish import Papers, Publisher
 from inference.errors import NotEvaluableError
-from inference.findings import NotEvaluable, Outcome
+from inference.findings import Algorithm, NotEvaluable, Outcome
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,12 +43,21 @@ class Made:
     """What a model said of a study, rendered and on disk, and not yet anyone's result."""
 
     assignment: Assignment
+    algorithm: Algorithm
     outcomes: tuple[Outcome, ...]
-    published: Published
+    objects: tuple[NewArtefact, ...]
+    """DICOM."""
+    papers: Papers | None = None
+    """What `complete` added."""
+
+    @property
+    def artefacts(self) -> tuple[NewArtefact, ...]:
+        """All files."""
+        return self.objects if self.papers is None else self.objects + self.papers.artefacts
 
 
 class Execution:
-    """Takes jobs through the three steps; holds nothing between them.
+    """Takes jobs through the steps; holds nothing between them.
 
     Parameters
     ----------
@@ -103,8 +113,18 @@ class Execution:
         except NotEvaluableError as error:
             return (NotEvaluable(prepared.model.algorithm, error.code, error.reason),)
 
+    def infer_many(self, prepared: Sequence[Prepared]) -> Sequence[tuple[Outcome, ...]]:
+        """Run the model of several jobs over all of them in one call; raises what goes wrong with any of them."""
+        model = prepared[0].model
+        if not isinstance(model, Together):
+            raise TypeError(f"{model.algorithm.name} takes one job at a time")
+        return [tuple(outcomes) for outcomes in model.infer_many([each.infer for each in prepared])]
+
     def publish(self, prepared: Prepared, outcomes: tuple[Outcome, ...]) -> Made:
-        """Render the outcomes and write the files."""
+        """Render the DICOM objects and write their files; where an earlier try of the job brought them out, take those.
+
+        The outcomes are then those that were told, whatever the model says now.
+        """
         claim, loaded = prepared.claim, prepared.loaded
         assignment = Assignment(
             job_id=uuid.UUID(claim.job_id),
@@ -114,15 +134,40 @@ class Execution:
             replaces=loaded.replaces,
             timezone_offset=loaded.study.timezone_offset or None,
         )
-        destinations = [self._destinations[name] for name in claim.destinations if name in self._destinations]
-        publisher = Publisher(self._store.data_dir, self._renderers, destinations)
         self._bring(loaded, {outcome.series_instance_uid for outcome in outcomes})
-        published = publisher.publish(assignment, outcomes, loaded, prepared.sources)
-        self._store.files.keep([artefact.path for artefact in published.artefacts])
-        return Made(assignment, outcomes, published)
+        if loaded.told is not None:
+            outcomes = retold(outcomes, loaded.told.algorithm, loaded.told.summary)
+            return Made(assignment, loaded.told.algorithm, outcomes, tuple(loaded.released))
+        objects = self._publisher(claim).objects(assignment, outcomes, prepared.sources)
+        self._store.files.keep([artefact.path for artefact in objects])
+        return Made(assignment, prepared.model.algorithm, outcomes, objects)
+
+    def release(self, prepared: Prepared, made: Made) -> bool:
+        """Let the objects out to their destinations, the job still running; False where the lease is lost.
+
+        May be called again after DatabaseAwayError.
+        """
+        claim = prepared.claim
+        with self._store.write() as connection:
+            return release_objects(
+                connection,
+                claim,
+                self._now(),
+                algorithm=describe_algorithm(made.algorithm),
+                summary=summarise(made.outcomes),
+                artefacts=made.objects,
+                deliveries=[each.name for each in self._destinations_of(claim) if not each.takes_reports],
+            )
+
+    def complete(self, prepared: Prepared, made: Made) -> Made:
+        """Render what people read and write its files."""
+        publisher = self._publisher(prepared.claim)
+        papers = publisher.papers(made.assignment, made.outcomes, prepared.loaded, prepared.sources)
+        self._store.files.keep([artefact.path for artefact in papers.artefacts])
+        return replace(made, papers=papers)
 
     def commit(self, prepared: Prepared, made: Made) -> bool:
-        """Make the results the job's, all in one transaction; False where the lease is lost.
+        """Make the job done, with all its results, in one transaction; False where the lease is lost.
 
         May be called again after DatabaseAwayError: where the first call had gone through unheard, it says True.
         """
@@ -133,14 +178,21 @@ class Execution:
                 connection,
                 claim,
                 now,
-                algorithm=describe_algorithm(prepared.model.algorithm),
+                algorithm=describe_algorithm(made.algorithm),
                 summary=summarise(made.outcomes),
                 reason=not_evaluable_reason(made.outcomes),
-                artefacts=made.published.artefacts,
+                artefacts=made.artefacts,
                 resources=self._renderers.fhir(connection, _fhir_input(prepared, made, now)),
                 deliveries=claim.destinations,
             )
-            return is_committed or _has_committed(connection, claim, made.published)
+            return is_committed or _has_committed(connection, claim, made)
+
+    def _publisher(self, claim: Claim) -> Publisher:
+        return Publisher(self._store.data_dir, self._renderers, self._destinations_of(claim))
+
+    def _destinations_of(self, claim: Claim) -> list[Destination]:
+        """Return those of a job's destinations that are configured."""
+        return [self._destinations[name] for name in claim.destinations if name in self._destinations]
 
     def _inference(self, claim: Claim, model: Model, loaded: LoadedStudy) -> Inference:
         wanted = loaded.wanted_series(model)
@@ -179,15 +231,15 @@ def _fhir_input(prepared: Prepared, made: Made, now: datetime) -> FhirInput:
         series=loaded.series,
         instances=loaded.instances,
         outcomes=made.outcomes,
-        artefacts=made.published.artefacts,
-        pictures=made.published.pictures,
-        order=made.published.order,
+        artefacts=made.artefacts,
+        pictures=() if made.papers is None else made.papers.pictures,
+        order=NO_ORDER if made.papers is None else made.papers.order,
         now=now,
         replaces=loaded.is_replacement,
     )
 
 
-def _has_committed(connection: Connection, claim: Claim, published: Published) -> bool:
+def _has_committed(connection: Connection, claim: Claim, made: Made) -> bool:
     """Say whether the job's artefacts are these very files: no other worker's bear the same digests and times."""
-    own = {artefact.path for artefact in published.artefacts}
+    own = {artefact.path for artefact in made.artefacts}
     return bool(own) and own == {artefact.path for artefact in list_artefacts(connection, claim.job_id)}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydicom.dataset import Dataset
 from sqlalchemy.engine import Connection
@@ -15,11 +16,23 @@ from gateway.errors import NotFoundError
 from gateway.job import Claim
 from gateway.report.assignment import ObjectReference
 from gateway.report.source import SourceFiles
-from gateway.store.results import DICOM, list_artefacts, predecessor
+from gateway.report.summary import read_algorithm
+from gateway.store.jobs import get_job
+from gateway.store.results import DICOM, NewArtefact, list_artefacts, predecessor
 from gateway.store.studies import InstanceRow, SeriesRow, StudyRow, get_study, list_instances, list_series
 from gateway.store.verifications import words_before
 from gateway.verification.verdict import Verification, read_verification
 from gateway.worker.model import Model
+from inference.findings import Algorithm
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Told:
+    """What released objects say."""
+
+    algorithm: Algorithm
+    summary: Mapping[str, Any]
+    """As `gateway.report.summary` reads it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +49,10 @@ class LoadedStudy:
     """Its DICOM objects."""
     last_word: Verification | None = None
     """What a person said last of an earlier revision."""
+    released: Sequence[NewArtefact] = ()
+    """Objects of this very job that an earlier try of it brought out."""
+    told: Told | None = None
+    """What they say; None where none are out."""
 
     def wanted_series(self, model: Model) -> list[str]:
         """Return the UIDs of the series that a bundle is meant for; our own results that came back are none."""
@@ -102,12 +119,15 @@ def load_study(connection: Connection, claim: Claim) -> LoadedStudy:
     artefacts = [] if earlier is None else list_artefacts(connection, earlier.job_id)
     words = words_before(connection, claim.study_instance_uid, claim.bundle, claim.revision)
     said = [read_verification(word) for word in words if word is not None]
+    released = list_artefacts(connection, claim.job_id)
     return LoadedStudy(
         last_word=said[-1] if said else None,
+        released=released,
+        told=_told(connection, claim.job_id) if released else None,
         study=get_study(connection, claim.study_instance_uid),
         series=list_series(connection, claim.study_instance_uid),
         instances=list_instances(connection, claim.study_instance_uid),
-        is_replacement=earlier is not None,
+        is_replacement=earlier is not None and earlier.is_reported,
         replaces=tuple(
             ObjectReference(
                 kind=one.kind,
@@ -120,3 +140,8 @@ def load_study(connection: Connection, claim: Claim) -> LoadedStudy:
             if one.media_type == DICOM and one.variant == ""
         ),
     )
+
+
+def _told(connection: Connection, job_id: str) -> Told:
+    row = get_job(connection, job_id)
+    return Told(read_algorithm(row.algorithm or {}), row.summary)

@@ -38,6 +38,10 @@ class Measures:
         finally:
             self._seconds(name, claim, time.monotonic() - began, carrier)
 
+    def shared(self, name: str, claim: Claim, took_s: float, carrier: Carrier) -> None:
+        """Note a job's part of a stage that several went through together."""
+        self._seconds(name, claim, took_s, carrier)
+
     def job_done(self, claim: Claim, outcomes: Sequence[Outcome], took_s: float, carrier: Carrier) -> None:
         """Note a job whose results are committed."""
         self._seconds("total", claim, took_s, carrier)

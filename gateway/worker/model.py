@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from gateway.report import RenderedObject, RenderOptions
 from gateway.report.assignment import Assignment
@@ -30,6 +30,14 @@ class Model(Protocol):
 
     def prepare(self, series: Sequence[Sequence[Path]], /) -> Inference:
         """Read the files of each series and do what needs no device; NotEvaluableError where nothing can be used."""
+
+
+@runtime_checkable
+class Together(Protocol):
+    """A model that evaluates several studies in one call."""
+
+    def infer_many(self, inferences: Sequence[Inference], /) -> Sequence[Sequence[Outcome]]:
+        """Return what each inference, all prepared by this model, gives when called by itself."""
 
 
 FindModel: TypeAlias = Callable[[str], Model | None]
@@ -77,3 +85,5 @@ class Limits:
     retry_limit: timedelta
     job_limit_s: float = 3600.0
     """After which a job counts as hanging: the worker's process ends, and the job is tried again."""
+    together: int = 1
+    """Jobs of one bundle that are evaluated in one call, where so many wait; 1: each by itself."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import pydicom
 from pydicom.dataset import Dataset
 
 from gateway.config import Destination
@@ -46,29 +44,19 @@ _QUERIED_NUMBERS = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Published:
-    """What was written."""
+class Papers:
+    """What was written for people."""
 
     artefacts: tuple[NewArtefact, ...]
+    """Pictures and documents."""
     pictures: tuple[Mapping[str, bytes], ...]
     """For each outcome its PNG pictures by name."""
     order: ImagingOrder
     """What the images say of order and institution."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _ForPeople:
-    """What was written for people."""
-
-    pictures: tuple[Mapping[str, bytes], ...]
-    drawn: Sequence[Sequence[NewArtefact]]
-    """The pictures' files, for each outcome."""
-    documents: Sequence[NewArtefact]
-    order: ImagingOrder
-
-
 class Publisher:
-    """Renders the outcomes of one job and writes the files.
+    """Renders the outcomes of one job and writes the files, which lie synced on disk when a call returns.
 
     Parameters
     ----------
@@ -85,49 +73,34 @@ class Publisher:
         self._renderers = renderers
         self._variants = {variant_name(one): _options_for(one) for one in destinations if variant_name(one)}
 
-    def publish(
-        self, assignment: Assignment, outcomes: Sequence[Outcome], loaded: LoadedStudy, sources: StudySources
-    ) -> Published:
-        """Render and write everything; the files lie synced on disk when this returns.
-
-        What people read and what machines read are made side by side: half of either is compressing and waiting.
-        """
+    def objects(
+        self, assignment: Assignment, outcomes: Sequence[Outcome], sources: StudySources
+    ) -> tuple[NewArtefact, ...]:
+        """Write the DICOM objects, which a PACS waits for."""
         folder = make_folder(self._data_dir, str(assignment.job_id))
-        with ThreadPoolExecutor(1, thread_name_prefix="render") as beside:
-            for_people = beside.submit(self._for_people, folder, assignment, outcomes, loaded, sources)
-            objects = [
-                self._dicom(folder, assignment, ordinal, outcome, sources.of(outcome.series_instance_uid))
-                for ordinal, outcome in enumerate(outcomes)
-            ]
-            people = for_people.result()
-        drawn = [of_outcome for pair in zip(objects, people.drawn, strict=True) for of_outcome in pair]
-        artefacts = [artefact for part in (*drawn, people.documents) for artefact in part]
-        return Published(tuple(artefacts), people.pictures, people.order)
+        objects = (
+            self._dicom(folder, assignment, ordinal, outcome, sources.of(outcome.series_instance_uid))
+            for ordinal, outcome in enumerate(outcomes)
+        )
+        return tuple(chain.from_iterable(objects))
 
-    def _for_people(
-        self,
-        folder: Path,
-        assignment: Assignment,
-        outcomes: Sequence[Outcome],
-        loaded: LoadedStudy,
-        sources: StudySources,
-    ) -> _ForPeople:
-        """Write pictures and documents."""
+    def papers(
+        self, assignment: Assignment, outcomes: Sequence[Outcome], loaded: LoadedStudy, sources: StudySources
+    ) -> Papers:
+        """Write pictures and documents, for people."""
+        folder = make_folder(self._data_dir, str(assignment.job_id))
         uid = assignment.study_instance_uid
         pictures: list[Mapping[str, bytes]] = []
-        drawn: list[list[NewArtefact]] = []
+        artefacts: list[NewArtefact] = []
         for ordinal, outcome in enumerate(outcomes):
             files = sources.of(outcome.series_instance_uid)
-            pictures.append(self._renderers.pictures(outcome, files) if isinstance(outcome, Findings) else {})
-            drawn.append(
-                [
-                    file_artefact(folder, uid, f"picture-{name}", ordinal, PNG, content)
-                    for name, content in pictures[-1].items()
-                ]
-            )
+            drawn = self._renderers.pictures(outcome, files) if isinstance(outcome, Findings) and outcome.frames else {}
+            pictures.append(drawn)
+            artefacts += [
+                file_artefact(folder, uid, f"picture-{name}", ordinal, PNG, content) for name, content in drawn.items()
+            ]
         series = next((each.series_instance_uid for each in outcomes if each.series_instance_uid), None)
         order = read_order(sources.of(series))
-        documents: list[NewArtefact] = []
         if self._renderers.documents is not None:
             told = Told(
                 job_id=str(assignment.job_id),
@@ -139,8 +112,8 @@ class Publisher:
                 order=order,
                 earlier=loaded.last_word,
             )
-            documents = write_documents(folder, told, self._renderers.documents)
-        return _ForPeople(tuple(pictures), drawn, documents, order)
+            artefacts += write_documents(folder, told, self._renderers.documents)
+        return Papers(tuple(artefacts), tuple(pictures), order)
 
     def _dicom(
         self, folder: Path, assignment: Assignment, ordinal: int, outcome: Outcome, sources: Sequence[Path]
@@ -151,7 +124,7 @@ class Publisher:
         for variant, options in {"": RenderOptions(), **self._variants}.items():
             for rendered in self._renderers.dicom(outcome, assignment, sources, ordinal=ordinal, options=options):
                 kind = rendered.reference.kind
-                written = write_result(folder, kind, ordinal, DICOM, _encoded(rendered))
+                written = write_result(folder, kind, ordinal, DICOM, rendered.content)
                 if variant == "":
                     standard.add(written.digest)
                 elif written.digest in standard:
@@ -162,12 +135,6 @@ class Publisher:
 
 def _options_for(destination: Destination) -> RenderOptions:
     return RenderOptions(sr_title=_SR_TITLES[destination.sr_title], seg_encoding=destination.seg_encoding)
-
-
-def _encoded(rendered: RenderedObject) -> bytes:
-    buffer = io.BytesIO()
-    pydicom.dcmwrite(buffer, rendered.dataset, enforce_file_format=True)
-    return buffer.getvalue()
 
 
 def _object(rendered: RenderedObject, ordinal: int, variant: str, written: WrittenFile) -> NewArtefact:

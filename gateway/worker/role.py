@@ -1,7 +1,9 @@
 """The loop of the role `work`.
 
-One job is on the device while the next one is claimed and prepared, at most one ahead. The message is acknowledged
-last, when the database says what became of the job; a message that comes again finds nothing to do.
+One job is on the device while the next one is claimed and prepared. Where several of one bundle wait, and its model
+takes several, they go to the device together and then, one by one, through the rest of their way. What fails together
+is tried again one by one; a job that was tried before is always alone. The message is acknowledged last, when the
+database says what became of the job; a message that comes again finds nothing to do.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -29,7 +30,7 @@ from gateway.errors import (
     ServiceAwayError,
 )
 from gateway.job import Claim, retry_delay
-from gateway.lease import Lease, LeaseKeeper, Watchdog
+from gateway.lease import LeaseKeeper, Watchdog
 from gateway.place import place
 from gateway.services import Heartbeat
 from gateway.store import Store, jobs
@@ -39,8 +40,10 @@ from gateway.worker.ahead import Ahead
 from gateway.worker.execution import Execution, Made, Prepared
 from gateway.worker.failure import describe, is_of_disk, may_pass
 from gateway.worker.files import probe, remove_unused
+from gateway.worker.hand import InHand, Ready, enqueue, joined
 from gateway.worker.measures import Measures
 from gateway.worker.model import FindModel, Limits, Renderers
+from inference.findings import Outcome
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -53,22 +56,6 @@ _AWAY_S = 1.0
 """Wait before the next try while the database or the broker is away."""
 _HUNG = 70
 """Exit code of a worker whose job hangs (EX_SOFTWARE)."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _InHand:
-    """A message, and the lease on the job that it names."""
-
-    received: Received
-    lease: Lease[Claim]
-    claimed_at: float
-    """Monotonic."""
-    spent: dict[str, float] = field(default_factory=dict)
-    """Seconds of each stage: 'infer_s' and so on."""
-
-    @property
-    def claim(self) -> Claim:
-        return self.lease.claim
 
 
 class Worker:
@@ -117,32 +104,44 @@ class Worker:
         watchdog = Watchdog(limits.job_limit_s, self._end_hung)
         self._keeper = LeaseKeeper(self._renew, limits.lease_s / 3, "work-leases", watchdog)
         self._measures = Measures(heartbeat.counters)
+        # Where one try is all that there is, no neighbour may cost it.
+        self._most_together = limits.together if limits.max_attempts > 1 else 1
+        self._pause_s = 2 * limits.together * limits.job_limit_s  # of those on the device, and of those before it
         self._lacks_disk = False
         self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
-        """Work until `stop` is set; then the job on the device is finished and the prepared one given back."""
+        """Work until `stop` is set; then the job on the device is finished and those prepared are given back."""
         self._stop = stop
         self._sweep()
         with self._keeper, self._working_ahead(), ThreadPoolExecutor(1, thread_name_prefix="infer") as device:
             present: Future[None] | None = None
-            upcoming: tuple[_InHand, Prepared] | None = None
+            upcoming: list[Ready] = []
             looks_ahead = True
             while not stop.is_set():
                 if present is not None and present.done():
                     present = present.result()  # raises what only a defect of this loop can raise
-                if present is None and upcoming is not None:
+                if present is None and upcoming:
                     # A job that killed its worker before may do so again: it takes no other along.
-                    looks_ahead = upcoming[0].claim.attempt == 1
-                    present, upcoming = device.submit(self._complete, *upcoming), None
-                if upcoming is None and (present is None or looks_ahead):
-                    if present is None and self._ahead is not None:
-                        self._ahead.go()
-                    upcoming = self._take(_IDLE_S if present is None else _BUSY_S)
-                elif present is not None:
+                    looks_ahead = upcoming[0].is_first_try
+                    batch = joined(upcoming)
+                    present, upcoming = device.submit(self._complete_all, batch), upcoming[len(batch) :]
+                if present is None and self._ahead is not None:
+                    self._ahead.go()
+                taken = self._take_next(upcoming, is_busy=present is not None, looks_ahead=looks_ahead)
+                if taken is not None:
+                    enqueue(upcoming, taken)
+                elif present is not None and (upcoming or not looks_ahead):
                     wait([present], timeout=_BUSY_S)
-            if upcoming is not None:
-                self._give_back(upcoming[0])
+            for each in upcoming:
+                self._give_back(each.hand)
+
+    def _take_next(self, upcoming: Sequence[Ready], *, is_busy: bool, looks_ahead: bool) -> Ready | None:
+        """Take a job where nothing is prepared; while one is on the device, further ones too that can go with it."""
+        if not upcoming:
+            return self._take(_BUSY_S if is_busy else _IDLE_S) if looks_ahead or not is_busy else None
+        may_join = len(upcoming) < self._most_together and all(each.joins(upcoming[0]) for each in upcoming)
+        return self._take(0.0) if is_busy and may_join else None
 
     @contextmanager
     def _working_ahead(self) -> Iterator[None]:
@@ -157,7 +156,7 @@ class Worker:
             self._ahead.end()
             thread.join()
 
-    def _take(self, timeout_s: float) -> tuple[_InHand, Prepared] | None:
+    def _take(self, timeout_s: float) -> Ready | None:
         """Claim and prepare the next job; None where there is none, or where it ended at once."""
         if self._lacks_disk and not self._can_write():
             return None
@@ -173,13 +172,14 @@ class Worker:
         if hand is None:
             return None
         prepared = self._guarded(hand, lambda: self._prepared(hand))
-        return None if prepared is None else (hand, prepared)
+        hand.lease.pause(self._pause_s)
+        return None if prepared is None else Ready(hand, prepared)
 
-    def _prepared(self, hand: _InHand) -> Prepared:
+    def _prepared(self, hand: InHand) -> Prepared:
         with self._stage(hand, "prepare", hand.received.message.trace_context):
             return self._execution.prepare(hand.claim)
 
-    def _claim(self, received: Received) -> _InHand | None:
+    def _claim(self, received: Received) -> InHand | None:
         job_id, owner = received.message.job_id, self._heartbeat.service_id
         try:
             with self._store.write() as connection:
@@ -195,53 +195,96 @@ class Worker:
             self._count("messages_without_work")
             return None
         log.info("job.claimed", job_id=job_id, bundle=claimed.bundle, attempt=claimed.attempt)
-        return _InHand(received, self._keeper.hold(claimed), time.monotonic())
+        return InHand(received, self._keeper.hold(claimed), time.monotonic())
 
-    def _complete(self, hand: _InHand, prepared: Prepared) -> None:
-        """Infer, render, commit, acknowledge; runs in the device thread."""
+    def _complete_all(self, batch: Sequence[Ready]) -> None:
+        """Infer together, take each to its end; runs in the device thread."""
+        said = self._inferred_together(batch)
+        for index, (each, outcomes) in enumerate(zip(batch, said, strict=True)):
+            if index and self._stop.is_set():
+                self._give_back(each.hand)
+            else:
+                self._complete(each.hand, each.prepared, outcomes)
+
+    def _inferred_together(self, batch: Sequence[Ready]) -> Sequence[tuple[Outcome, ...] | None]:
+        """Return what the model says of each of several jobs; None where each is to be asked by itself."""
+        alone = [None] * len(batch)
+        if len(batch) == 1:
+            return alone
+        began = time.monotonic()
+        for each in batch:
+            each.hand.lease.begin()
+        try:
+            said = self._execution.infer_many([each.prepared for each in batch])
+        except Exception as error:  # whichever of them is to blame, it shall say so by itself and spoil no other
+            log.warning("work.not_together", jobs=len(batch), reason=describe(error), place=place(error))
+            return alone
+        finally:
+            for each in batch:
+                each.hand.lease.pause(self._pause_s)
+        took_s = (time.monotonic() - began) / len(batch)
+        for each in batch:
+            self._measures.shared("infer", each.hand.claim, took_s, each.hand.received.message.trace_context)
+            each.hand.spent["infer_s"] = round(took_s, 3)
+        return said
+
+    def _complete(self, hand: InHand, prepared: Prepared, outcomes: tuple[Outcome, ...] | None) -> None:
+        """Infer, render, release, complete, commit, acknowledge; runs in the device thread."""
         hand.lease.begin()
         carrier = hand.received.message.trace_context
         with span("job", carrier, job_id=hand.claim.job_id, bundle=hand.claim.bundle) as inner:
-            made = self._guarded(hand, lambda: self._results(hand, prepared, inner))
+            made = self._guarded(hand, lambda: self._results(hand, prepared, outcomes, inner))
         if made is None:
             return
-        self._settle(hand)
         took_s = time.monotonic() - hand.claimed_at
         self._count("jobs_done", bundle=hand.claim.bundle)
         self._measures.job_done(hand.claim, made.outcomes, took_s, carrier)
+        self._settle(hand)  # last: as long as the lease is held, the watchdog ends what hangs
         log.info("job.done", job_id=hand.claim.job_id, bundle=hand.claim.bundle, took_s=round(took_s, 3), **hand.spent)
 
-    def _results(self, hand: _InHand, prepared: Prepared, carrier: Carrier) -> Made:
+    def _results(
+        self, hand: InHand, prepared: Prepared, outcomes: tuple[Outcome, ...] | None, carrier: Carrier
+    ) -> Made:
         """Return the results once they are committed; LeaseLostError where they must be dropped."""
         hand.lease.require()
-        with self._stage(hand, "infer", carrier):
-            outcomes = self._execution.infer(prepared)
-        hand.lease.require()
+        if outcomes is None:
+            with self._stage(hand, "infer", carrier):
+                outcomes = self._execution.infer(prepared)
+            hand.lease.require()
         with self._stage(hand, "publish", carrier):
             made = self._execution.publish(prepared, outcomes)
+        self._write(hand, "release", carrier, lambda: self._execution.release(prepared, made))
+        log.info("job.released", job_id=hand.claim.job_id, objects=len(made.objects))
+        with self._stage(hand, "complete", carrier):
+            completed = self._execution.complete(prepared, made)
+        self._write(hand, "commit", carrier, lambda: self._execution.commit(prepared, completed))
+        return completed
+
+    def _write(self, hand: InHand, stage: str, carrier: Carrier, write: Callable[[], bool]) -> None:
+        """Write to the database, however long it is away; LeaseLostError where the lease is lost."""
         while True:
             try:
-                with self._stage(hand, "commit", carrier):
-                    is_committed = self._execution.commit(prepared, made)
-                if not is_committed:
-                    raise LeaseLostError("the lease passed to another owner")
+                with self._stage(hand, stage, carrier):
+                    is_written = write()
             except DatabaseAwayError as error:
                 # The results are worth more than the wait: nobody else can take the job meanwhile.
                 if self._stop.is_set():
                     raise
                 self._away("database", error)
-            else:
-                self._heartbeat.recovered("database")
-                return made
+                continue
+            if not is_written:
+                raise LeaseLostError("the lease passed to another owner")
+            self._heartbeat.recovered("database")
+            return
 
     @contextmanager
-    def _stage(self, hand: _InHand, name: str, carrier: Carrier) -> Iterator[None]:
+    def _stage(self, hand: InHand, name: str, carrier: Carrier) -> Iterator[None]:
         began = time.monotonic()
         with self._measures.stage(name, hand.claim, carrier):
             yield
         hand.spent[f"{name}_s"] = round(time.monotonic() - began, 3)
 
-    def _guarded(self, hand: _InHand, step: Callable[[], T]) -> T | None:
+    def _guarded(self, hand: InHand, step: Callable[[], T]) -> T | None:
         """Run a step; where it raises, say in the database what becomes of the job, and return None."""
         try:
             return step()
@@ -253,7 +296,7 @@ class Worker:
             self._fail(hand, error)
         return None
 
-    def _fail(self, hand: _InHand, error: Exception) -> None:
+    def _fail(self, hand: InHand, error: Exception) -> None:
         self._note_failure(hand.claim, error)
         self._settle(hand)
 
@@ -286,7 +329,7 @@ class Worker:
             self._away("database", away)
         self._count("jobs_retried" if will_retry else "jobs_dead", bundle=claim.bundle)
 
-    def _give_back(self, hand: _InHand) -> None:
+    def _give_back(self, hand: InHand) -> None:
         """Queue a job again that was prepared and not begun; the try does not count."""
         try:
             with self._store.write() as connection:
@@ -297,7 +340,7 @@ class Worker:
             log.warning("job.give_back_failed", job_id=hand.claim.job_id, reason=str(error))
         self._settle(hand)
 
-    def _settle(self, hand: _InHand) -> None:
+    def _settle(self, hand: InHand) -> None:
         self._keeper.release(hand.lease)
         hand.received.ack()
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gateway.dispatcher import Router
-from gateway.errors import NotFoundError
+from gateway.errors import ConflictError, NotFoundError
 from gateway.job import State
 from gateway.store import Store, jobs
 from gateway.store.studies import StudyRow, get_study, list_series
@@ -252,7 +252,10 @@ class Workitems:
                 return None
             if present is StepState.SCHEDULED:
                 note_state(connection, job_id, State.RUNNING, None, now)  # PS3.4 CC.2.2.3: by way of IN PROGRESS
-            jobs.cancel(connection, job_id, now, "cancelled by request")
+            try:
+                jobs.cancel(connection, job_id, now, "cancelled by request")
+            except ConflictError as error:  # its results are out
+                raise WorkitemError(Refusal.MAY_NOT_BE_UPDATED, str(error)) from error
         return None
 
     def _bundle(self, wanted: Creation) -> str:

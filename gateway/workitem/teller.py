@@ -15,10 +15,10 @@ from datetime import UTC, datetime, timedelta
 
 import orjson
 import structlog
-from pynetdicom import AE, build_role
+from pynetdicom import build_role
 from pynetdicom.association import Association
 
-from gateway.calling import ended
+from gateway.calling import PromptEntity, ended
 from gateway.config import DicomAddress
 from gateway.errors import DatabaseAwayError, DestinationAwayError
 from gateway.job import retry_delay
@@ -158,7 +158,7 @@ class Teller:
         return [subscriber for subscriber in waiting if subscriber in self._peers]
 
     def _tell(self, peer: DicomAddress, events: Sequence[Event]) -> None:
-        entity = AE(ae_title=self._ae_title)
+        entity = PromptEntity(ae_title=self._ae_title)
         entity.acse_timeout = entity.dimse_timeout = self._limits.timeout_s
         entity.network_timeout = entity.connection_timeout = self._limits.timeout_s
         entity.add_requested_context(UPS_EVENT)

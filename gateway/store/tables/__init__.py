@@ -37,7 +37,7 @@ from gateway.store.tables.receiving import (
     service,
     study,
 )
-from gateway.store.tables.retention import removal
+from gateway.store.tables.retention import removal, tally
 
 __all__ = [
     "access_token",
@@ -72,6 +72,7 @@ __all__ = [
     "service",
     "smart_client",
     "study",
+    "tally",
     "used_assertion",
     "web_session",
     "workitem",

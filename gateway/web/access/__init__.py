@@ -8,6 +8,6 @@ oidc.py       OpenID Connect: access tokens, and the authorization code flow; cl
               browser.py  the sign-in of browsers by it
 signed.py     JSON Web Tokens checked (pure); keys.py  the public keys of others
 smart.py      SMART Backend Services: the token endpoint; assertion.py  what a client proves itself by
-limits.py     how often a caller and an address may ask
+limits.py     how often a caller and an address may ask; shared.py  over all web processes of a host
 cors.py       scripts of other sites, by allow-list
 """

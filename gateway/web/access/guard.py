@@ -54,7 +54,7 @@ def build_guard(store: Store, access: Access, renderer: Renderer) -> Guard:
         service = SmartService(store, Assertions(store, _fetch, _now), access.public_url, _now)
         routes.extend(service.routes())
     callers = Callers(is_open=False, tokens=tokens, sessions=sessions, provider=provider, now=_now)
-    return Guard(callers, Limits(access.rates), routes)
+    return Guard(callers, Limits(access.rates, access.shared_memory), routes)
 
 
 def _now() -> datetime:

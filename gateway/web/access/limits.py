@@ -1,4 +1,4 @@
-"""How often one caller, and one network address, may ask: token buckets, in each process for itself.
+"""How often one caller, and one network address, may ask: token buckets; of several processes see `shared`.
 
 A bucket holds `burst` requests and refills at `per_s`. The table is bounded: where it is full, the bucket that was used
 longest ago goes, which by then is full again or belongs to somebody who is not here any more.
@@ -11,9 +11,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from starlette.requests import HTTPConnection
+
+from gateway.web.access.shared import SharedBuckets
 
 _MOST_BUCKETS: Final = 20_000
 _PREFIX_V6: Final = 64
@@ -73,21 +75,36 @@ class Rates:
     failures_per_minute: float = 30.0
 
 
+class Taking(Protocol):
+    """What `Buckets` and `shared.SharedBuckets` do."""
+
+    def take(self, name: str) -> float:
+        """Take one request; return 0, or the seconds after which there is one to take."""
+
+    def wait_s(self, name: str) -> float:
+        """Return the seconds after which there is a request to take, 0 for now."""
+
+
 class Limits:
-    """All buckets of a process.
+    """All buckets.
 
     Parameters
     ----------
     rates
         The bounds.
+    memory
+        That the web processes of this host share; None: there is but this one.
     clock
         Monotonic, in seconds.
     """
 
-    def __init__(self, rates: Rates, clock: Callable[[], float] = time.monotonic) -> None:
-        self._callers = Buckets(rates.requests_per_s, rates.burst, clock)
-        self._addresses = Buckets(rates.address_requests_per_s, rates.address_burst, clock)
-        self._failures = Buckets(rates.failures_per_minute / _MINUTE_S, rates.failures_per_minute, clock)
+    def __init__(self, rates: Rates, memory: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        def made(table: str, per_s: float, burst: float) -> Taking:
+            return Buckets(per_s, burst, clock) if memory is None else SharedBuckets(memory, table, per_s, burst, clock)
+
+        self._callers = made("caller", rates.requests_per_s, rates.burst)
+        self._addresses = made("address", rates.address_requests_per_s, rates.address_burst)
+        self._failures = made("failure", rates.failures_per_minute / _MINUTE_S, rates.failures_per_minute)
 
     def address_wait_s(self, address: str) -> float:
         """Count a request of an address; return 0, or how long it has to wait."""

@@ -13,7 +13,6 @@ const Live = (function () {
   let lastRefresh = 0;
   let isBusy = false;
   let isWanted = false;
-  let hasBeenOpen = false;
 
   function show(isOn) {
     sign.hidden = false;
@@ -82,10 +81,7 @@ const Live = (function () {
     source = new EventSource("/worklist/events");
     source.addEventListener("hello", function () {
       show(true);
-      if (hasBeenOpen) {
-        wish(); // what happened while nobody listened
-      }
-      hasBeenOpen = true;
+      wish(); // what happened since the page was made, while nobody listened
     });
     source.addEventListener("changed", function () {
       show(true);
@@ -121,7 +117,6 @@ const Live = (function () {
   window.addEventListener("pagehide", close);
   window.addEventListener("pageshow", function (event) {
     if (event.persisted) {
-      hasBeenOpen = true;
       open();
     }
   });

@@ -86,6 +86,24 @@
     return isPacked && (instance.Rows * instance.Columns) % 8 !== 0;
   }
 
+  // A segmentation is laid over in a viewport of another kind, so that an image may arrive when its own viewport is gone.
+  // OHIF 3.13 asks the missing renderer for its camera then, and takes the exception for an image that failed to load.
+  function showNothingInGoneViewports({ prototype }) {
+    if (prototype.isChanged) {
+      return;
+    }
+    const original = prototype.successCallback;
+    prototype.successCallback = function (...given) {
+      return isGone(this) ? undefined : original.apply(this, given);
+    };
+    prototype.isChanged = true;
+  }
+
+  function isGone(viewport) {
+    const engine = viewport.getRenderingEngine();
+    return !engine || engine.hasBeenDestroyed || engine.getViewport(viewport.id) !== viewport;
+  }
+
   function afterwards(handler, change) {
     if (!handler || handler.isChanged) {
       return;
@@ -99,6 +117,11 @@
     handler.isChanged = true;
   }
 
+  // OHIF calls this with each request and image that failed; without it, it fails there itself and hides the reason.
+  window.config.httpErrorHandler = function (error) {
+    console.error("a request or an image failed:", error);
+  };
+
   window.config.extensions.push({
     id: "hybridmed",
     onModeEnter({ extensionManager, servicesManager }) {
@@ -106,6 +129,7 @@
       REPORTS.forEach((id) => afterwards(extensionManager.getModuleEntry(id), showAsText));
       afterwards(extensionManager.getModuleEntry(SEGMENTATIONS), (made) => layOnImage(made, displaySetService));
       extensionManager.getActiveDataSource().forEach(retrieveOddFramesSingly);
+      showNothingInGoneViewports(window.cornerstone.StackViewport);
     },
   });
 })();
