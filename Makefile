@@ -2,7 +2,10 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test data lint audit quick environment programs constraints clean
+.PHONY: help demo test data lint audit quick hosts environment programs constraints clean
+
+# Images that forbid bytecode mean their own layers: in .venv its lack makes every start compile every library.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON_OF_VENV := .venv/bin/python
 PYTEST := $(PYTHON_OF_VENV) -m pytest
@@ -16,7 +19,7 @@ demo: ## start everything in one process tree, send three sample X-rays and show
 
 test: data environment programs ## lint, types and all tests; brings the services that they need
 	@$(MAKE) --no-print-directory lint
-	@$(PYTEST) --numprocesses 2 --dist loadfile
+	@$(PYTEST) --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 25 # whole gateways first, small files last
 
 data:
 	@if [ -d ../shared/data ]; then echo "data: ../shared/data present: all of it"; else echo "data: shipped samples only"; fi
@@ -38,6 +41,9 @@ audit: environment ## ask for known vulnerabilities of the packages; needs the i
 
 quick: environment ## unit tests alone, which need no service
 	@$(PYTEST) tests/unit
+
+hosts: environment programs ## cut off, kill and unplug hosts (network namespaces) under load; needs root, takes 20 minutes
+	@$(PYTHON_OF_VENV) -m tests.benchmarks.hosts
 
 constraints: environment ## pin what pyproject.toml gained; remove lines from constraints.txt first to renew their pins
 	@printf 'hatchling\npip\nuv\n' | $(PYTHON_OF_VENV) -m uv pip compile --quiet pyproject.toml - \

@@ -72,6 +72,7 @@ if [ "$with_packages" = yes ]; then
     fi
 fi
 
+place 0755 "$source/deploy/systemd/hybridmed.sh" /usr/local/bin/hybridmed
 units=/etc/systemd/system
 place 0644 "$source/deploy/systemd/hybridmed@.service" "$units/hybridmed@.service"
 place 0644 "$source/deploy/systemd/hybridmed.target" "$units/hybridmed.target"
@@ -92,5 +93,5 @@ if [ "$changed" -eq 0 ]; then
     echo 'unchanged'
 elif [ -z "$root" ] && [ -d /run/systemd/system ]; then
     systemctl daemon-reload
-    echo 'next: settings in /etc/hybridmed/hybridmed.toml, then: hybridmed db upgrade; systemctl enable --now hybridmed.target'
+    echo 'next: settings in /etc/hybridmed/hybridmed.toml, then: sudo hybridmed db upgrade; sudo systemctl enable --now hybridmed.target'
 fi

@@ -5,28 +5,25 @@ What is negotiated, matched, answered and bounded is read from the parts that do
 
 from __future__ import annotations
 
-import sys
-import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
 import pydicom
 import pynetdicom
 from pydicom.uid import UID
 from pynetdicom import sop_class
 
+from deploy.check.facts import Facts, gather
+from deploy.check.page import DEPLOY, page, table, write
 from gateway.config import Settings
 from gateway.errors import RefusedError
 from gateway.query.attributes import ATTRIBUTES, LEVELS
 from gateway.query_retrieve.model import MODELS
 from gateway.report.identity import _IMPLEMENTATION_UID as RESULT_IMPLEMENTATION
-from gateway.services import Counters, Heartbeat
 from gateway.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
-from gateway.store import open_store
-from gateway.wiring.receive import build
+from gateway.web.dicomweb.negotiation import DATA_SET_TYPES
 
-PAGE = Path(__file__).resolve().parents[1] / "conformance.md"
+PAGE = DEPLOY / "conformance.md"
 _BOUNDS = (
     ("max_associations", "associations at once; further ones are rejected, local limit exceeded"),
     ("max_pdu_bytes", "largest PDU, bytes"),
@@ -46,10 +43,10 @@ _RESULTS = (
 
 def statement() -> str:
     """Return the page."""
-    return "\n".join(_lines()) + "\n"
+    return page(_lines(gather()))
 
 
-def _lines() -> Iterator[str]:
+def _lines(facts: Facts) -> Iterator[str]:
     settings = Settings.model_construct(**{name: field.default for name, field in Settings.model_fields.items()})
     yield "# DICOM Conformance Statement"
     yield ""
@@ -60,7 +57,7 @@ def _lines() -> Iterator[str]:
     yield "One application entity receives any storage object, answers queries and retrievals, commits storage, offers"
     yield "its jobs as Unified Procedure Steps, and sends results to the destinations that are configured."
     yield ""
-    yield from _table(
+    yield from table(
         ("item", "value"),
         [
             ("AE title", f"{settings.ae_title}, configurable; other called AE titles are rejected"),
@@ -77,19 +74,19 @@ def _lines() -> Iterator[str]:
     yield ""
     yield "## Services as SCP"
     yield ""
-    yield from _services()
+    yield from _services(facts.scp)
     yield ""
     yield "## Storage as SCU"
     yield ""
     yield "Results go out in Explicit VR Little Endian, or Implicit VR Little Endian where a peer takes nothing else."
     yield ""
-    yield from _table(("SOP class", "UID", "holds"), [(UID(uid).name, f"`{uid}`", holds) for uid, holds in _RESULTS])
+    yield from table(("SOP class", "UID", "holds"), [(UID(uid).name, f"`{uid}`", holds) for uid, holds in _RESULTS])
     yield ""
     yield "C-MOVE sub-operations use the transfer syntax of the stored object, or an uncompressed one."
     yield ""
     yield "## Status codes of C-STORE"
     yield ""
-    yield from _table(
+    yield from table(
         ("status", "meaning"), [("0000", "on disk (fsync) and indexed, or indexed at the next start"), *_refusals()]
     )
     yield ""
@@ -110,12 +107,13 @@ def _lines() -> Iterator[str]:
         for one in ATTRIBUTES
         if one.level == level
     ]
-    yield from _table(("level", "tag", "attribute", "VR", "use"), rows)
+    yield from table(("level", "tag", "attribute", "VR", "use"), rows)
     yield ""
+    yield from _web(facts.web)
     yield "## Bounds"
     yield ""
     defaults = [(f"`{name}`", str(getattr(settings, name)), text) for name, text in _BOUNDS]
-    yield from _table(("setting", "default", "bounds"), defaults)
+    yield from table(("setting", "default", "bounds"), defaults)
     yield ""
     yield "## Security"
     yield ""
@@ -123,17 +121,27 @@ def _lines() -> Iterator[str]:
     yield "list; audit trail by PS3.15 A.5, `[audit]`."
 
 
-def _services() -> Iterator[str]:
-    supported = _supported()
+def _web(resources: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    yield "## Web services (PS3.18)"
+    yield ""
+    yield "Below `/dicomweb` of the HTTP port. Data sets as " + ", ".join(f"`{each}`" for each in DATA_SET_TYPES) + ";"
+    yield "objects as `application/dicom`, whole or by `multipart/related`. DELETE is this gateway's own: it rejects"
+    yield "what it names (IOCM), and the files stay."
+    yield ""
+    yield from table(("resource", "methods"), ((f"`{path}`", ", ".join(found)) for path, found in resources.items()))
+    yield ""
+
+
+def _services(supported: Mapping[str, Sequence[str]]) -> Iterator[str]:
     groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for uid, syntaxes in supported.items():
-        groups[tuple(sorted(map(str, syntaxes)))].append(uid)
+        groups[tuple(syntaxes)].append(uid)
     for number, (syntaxes, classes) in enumerate(sorted(groups.items(), key=lambda each: -len(each[1])), start=1):
         yield f"### Group {number}: {len(classes)} SOP classes"
         yield ""
         yield "Transfer syntaxes: " + "; ".join(f"{UID(uid).name} (`{uid}`)" for uid in syntaxes) + "."
         yield ""
-        yield from _table(("SOP class", "UID"), sorted((_name(uid), f"`{uid}`") for uid in classes))
+        yield from table(("SOP class", "UID"), sorted((_name(uid), f"`{uid}`") for uid in classes))
         yield ""
     yield f"Names by the dictionaries of pydicom {pydicom.__version__} and pynetdicom {pynetdicom.__version__}."
 
@@ -144,34 +152,14 @@ def _name(uid: str) -> str:
     return UID(uid).name if UID(uid).name != uid else next(keywords, uid)
 
 
-def _supported() -> dict[str, Sequence[str]]:
-    """Return SOP class -> transfer syntaxes, as the receiver negotiates them."""
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(data_dir=Path(folder))
-        store = open_store(settings.sqlalchemy_url, settings.data_dir)
-        try:
-            receiver = build(settings, store, Heartbeat(store, "receive", Counters()))
-            return {uid: sorted(syntaxes) for uid, syntaxes in receiver._supported.items()}
-        finally:
-            store.close()
-
-
 def _refusals() -> list[tuple[str, str]]:
     kinds = [kind for kind in RefusedError.__subclasses__() if kind.__module__ == RefusedError.__module__]
     return sorted((f"{kind.status:04X}", (kind.__doc__ or "").splitlines()[0]) for kind in kinds)
 
 
-def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(heading)} |"
-    yield "|" + "---|" * len(heading)
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
-
-
 def main() -> None:
     """Write the page."""
-    PAGE.write_text(statement(), encoding="utf-8")
-    sys.stdout.write(f"{PAGE.name} is written\n")
+    write(PAGE, statement())
 
 
 if __name__ == "__main__":

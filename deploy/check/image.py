@@ -58,6 +58,7 @@ class Builder:
         self._stages = stages
         self._arguments = dict(arguments)
         self._made: dict[str, tuple[Path, dict[str, str]]] = {}
+        self._where: dict[str, str] = {}
 
     def make(self, name: str) -> tuple[Path, dict[str, str]]:
         """Return the root of a stage and its environment."""
@@ -71,9 +72,10 @@ class Builder:
                 base, environment = self._base(), {"PATH": _PATH}
             subprocess.run(["cp", "--archive", "--reflink=auto", str(base), str(root)], check=True)
             environment = dict(environment)
-            where = "/"
+            where = self._where.get(stage.base, "/")
             for instruction in stage.instructions:
                 where = self._do(instruction, root, environment, where)
+            self._where[name] = where
             self._made[name] = (root, environment)
         return self._made[name]
 

@@ -51,6 +51,7 @@ def has_orthanc() -> bool:
 
 REQUIREMENTS = (
     Requirement("dcmtk", ("dcmtk",), on_path("storescu", "dcmsend", "dsrdump", "echoscu", "storescp")),
+    Requirement("ip, for hosts in network namespaces", ("iproute2",), on_path("ip")),
     Requirement("OpenSSL", ("openssl",), on_path("openssl")),
     Requirement("dicom3tools", ("dicom3tools",), on_path("dciodvfy", "dcentvfy")),
     Requirement("Java", ("default-jre-headless",), on_path("java")),
