@@ -12,11 +12,10 @@ from typing import Any
 import httpx
 import sqlalchemy as sa
 
-from tests.services.process import LOOPBACK, Program, free_port, listens, wait_until
+from tests.services.process import HANGS_S, LOOPBACK, Program, free_port, listens, wait_until
 
 AE_TITLE = "HYBRIDMED"
-START_TIMEOUT_S = 90
-RESULT_TIMEOUT_S = 300
+RESULT_TIMEOUT_S = 480
 _REPOSITORY = Path(__file__).parents[2]
 
 
@@ -74,11 +73,11 @@ class GatewayProcess:
     def start(self) -> None:
         """Start it; returns when it receives, and answers HTTP where it serves the web."""
         self.program.start()
-        self.program.wait_ready(self._is_ready, START_TIMEOUT_S)
+        self.program.wait_ready(self._is_ready, HANGS_S)
 
     def stop(self) -> int | None:
         """Ask it to drain, and return its exit status."""
-        return self.program.stop(timeout_s=90)
+        return self.program.stop(timeout_s=HANGS_S)
 
     def kill(self) -> None:
         """End the supervisor and all roles at once, as a power cut does to processes."""
@@ -104,7 +103,7 @@ class GatewayProcess:
 
     def get(self, path: str, **parameters: str) -> Any:
         """GET a JSON resource."""
-        response = httpx.get(self.url + path, params=parameters, timeout=30, trust_env=False)
+        response = httpx.get(self.url + path, params=parameters, timeout=120, trust_env=False)
         assert response.status_code == httpx.codes.OK, response.text[:2000]
         return response.json()
 
@@ -121,7 +120,7 @@ class GatewayProcess:
             found[:] = [int(pid) for pid in pids if _is_alive(int(pid))]
             return len(found) >= least
 
-        wait_until(have_beat, 60, f"heartbeat of {role}")
+        wait_until(have_beat, HANGS_S, f"heartbeat of {role}")
         return tuple(found)
 
     def running_count(self, role: str) -> int:
@@ -147,6 +146,15 @@ class GatewayProcess:
 
         self._wait(all_past, timeout_s, f"{count} complete studies")
         return list(self.json("studies", "list", "--limit", "1000"))
+
+    def wait_for_study(self, uid: str, timeout_s: float = RESULT_TIMEOUT_S) -> None:
+        """Wait until a study is past receiving, whatever else there is."""
+
+        def is_past() -> bool:
+            states = self._states("SELECT state FROM study WHERE study_instance_uid = :uid", uid=uid)
+            return bool(states) and "receiving" not in states
+
+        self._wait(is_past, timeout_s, f"study {uid} complete")
 
     def wait_for_deliveries(self, destination: str = "", timeout_s: float = RESULT_TIMEOUT_S) -> list[dict[str, Any]]:
         """Wait until no delivery (to a destination, if given) waits, and return the deliveries."""
@@ -188,7 +196,7 @@ class GatewayProcess:
     def _is_ready(self) -> bool:
         if not self._roles or "web" in self._roles:
             try:
-                httpx.get(self.url + "/healthz", timeout=2, trust_env=False).raise_for_status()
+                httpx.get(self.url + "/healthz", timeout=10, trust_env=False).raise_for_status()
             except httpx.HTTPError:
                 return False
         return bool(self._roles and "receive" not in self._roles) or listens(self.dicom_port)

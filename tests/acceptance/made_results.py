@@ -35,7 +35,7 @@ def write_results(
             claim = jobs.claim(connection, job_id, "test", datetime.now(UTC), _LEASE_S)
         assert claim is not None
         prepared = execution.prepare(claim)
-        assert execution.commit(prepared, execution.publish(prepared, (outcome,)))
+        assert execution.commit(prepared, execution.complete(prepared, execution.publish(prepared, (outcome,))))
     finally:
         store.close()
     return job_id

@@ -13,8 +13,9 @@ from playwright.sync_api import Locator
 from tests.browser import WatchedPage
 from tests.services.process import wait_until
 
-_OPEN_MS = 120_000
-_SHOW_S = 60
+_OPEN_MS = 300_000
+SHOW_S = 300
+"""Seconds after which the viewer hangs: it takes a few, and a minute where other programs keep the computer busy."""
 _SERIES = '[data-cy="study-browser-thumbnail"], [data-cy="study-browser-thumbnail-no-image"]'
 _INSTANCE = re.compile(r"I:\s*(\d+) \(")
 _CANVAS = "canvas.cornerstone-canvas"
@@ -26,6 +27,8 @@ _OVERLAY_AREA = 0.02
 """Least share of the viewport that an overlay colours."""
 _EDGE_PX = 60
 """Around the viewport's edge lie texts and the scroll bar."""
+
+_STILL_MS, _STILL_LOOKS = 300, 4
 
 Picture = NDArray[np.uint8]
 
@@ -62,6 +65,7 @@ class Ohif:
         self._site = site
         self._watched = watched
         self._page = watched.page
+        self._page.set_default_timeout(_OPEN_MS)
 
     def open(self, path: str) -> None:
         """Go to an address of the viewer; return when it lists the series and shows an image."""
@@ -86,12 +90,12 @@ class Ohif:
         for _ in range(abs(images)):
             before = self.instance_number()
             self._page.mouse.wheel(0, 100 if images > 0 else -100)
-            wait_until(lambda before=before: self.instance_number() != before, _SHOW_S, "the next image")
+            wait_until(lambda before=before: self.instance_number() != before, SHOW_S, "the next image")
 
     def instance_number(self) -> int:
         """Return the Instance Number that the viewport names."""
         found: list[str] = []
-        wait_until(lambda: found.extend(_INSTANCE.findall(_one_line(self.text()))) or bool(found), _SHOW_S, "a number")
+        wait_until(lambda: found.extend(_INSTANCE.findall(_one_line(self.text()))) or bool(found), SHOW_S, "a number")
         return int(found[0])
 
     def text(self) -> str:
@@ -111,15 +115,26 @@ class Ohif:
 
     def wait_for_text(self, text: str) -> None:
         """Return when the viewport says this."""
-        wait_until(lambda: text in self.text(), _SHOW_S, f"{text!r} in the viewport")
+        wait_until(lambda: text in self.text(), SHOW_S, f"{text!r} in the viewport")
 
     def wait_for_image(self) -> None:
         """Return when the viewport shows an image, and no text alone."""
-        wait_until(lambda: self._has_image() and self.viewport().std() > _SHADES, _SHOW_S, "an image in the viewport")
+        wait_until(lambda: self._has_image() and self.viewport().std() > _SHADES, SHOW_S, "an image in the viewport")
 
     def wait_for_colour(self) -> None:
         """Return when something coloured is laid over the grey image."""
-        wait_until(lambda: coloured(self.viewport()).mean() > _OVERLAY_AREA, _SHOW_S, "an overlay")
+        wait_until(lambda: coloured(self.viewport()).mean() > _OVERLAY_AREA, SHOW_S, "an overlay")
+
+    def wait_until_still(self) -> None:
+        """Return when nothing moves any more: a text may be written before the image that it speaks of is drawn."""
+        seen = [self.viewport()]
+
+        def is_still() -> bool:
+            self._page.wait_for_timeout(_STILL_MS)
+            seen.append(self.viewport())
+            return all(np.array_equal(each, seen[-1]) for each in seen[-_STILL_LOOKS:]) and len(seen) >= _STILL_LOOKS
+
+        wait_until(is_still, SHOW_S, "a picture that stays")
 
     def _has_image(self) -> bool:
         return self._page.locator(_CANVAS).count() > 0

@@ -19,7 +19,7 @@ from tests.acceptance.made_results import write_results
 from tests.certificates import Authority
 from tests.exchange import fhir_server, mllp_listener, search
 from tests.hooks import receiver
-from tests.services.process import wait_until
+from tests.services.process import HANGS_S, wait_until
 from tests.unit.report.outcomes import write_xray
 
 pytestmark = pytest.mark.acceptance
@@ -40,23 +40,25 @@ def test_a_served_gateway_exchanges_with_a_hospital(make_embedded: Any, tmp_path
         toml = settings(server, addresses, authority)
         gateway: GatewayProcess = make_embedded(toml=toml, roles="deliver,web")
         gateway.start()
-        fhir = httpx.Client(base_url=f"{gateway.url}/fhir", timeout=30, trust_env=False)
+        fhir = httpx.Client(base_url=f"{gateway.url}/fhir", timeout=120, trust_env=False)
         channel = {"type": "rest-hook", "endpoint": f"{endpoint.url}/hook", "payload": FHIR["Content-Type"]}
         wanted = {"resourceType": "Subscription", "status": "requested", "reason": "x", "channel": channel}
         created = fhir.post("/Subscription", json=wanted | {"criteria": "DiagnosticReport"}, headers=FHIR).json()
         address = f"/Subscription/{created['id']}"
-        wait_until(lambda: fhir.get(address).json()["status"] == "active", 60, "an active subscription")
+        wait_until(lambda: fhir.get(address).json()["status"] == "active", HANGS_S, "an active subscription")
 
         uid = take_in(gateway.data_dir, tmp_path)
         destinations = [Destination(name=name, address=each) for name, each in addresses.items()]
         write_results(gateway.data_dir, uid, verifying.OUTCOME, verifying.BUNDLE, destinations)
         known = {"identifier": [{"system": f"urn:oid:{ISSUER}", "value": "T-1"}], "telecom": [{"value": "555-1"}]}
-        wait_until(lambda: bool(search(hospital, "DiagnosticReport")), 60, "a report in the hospital")
+        wait_until(lambda: bool(search(hospital, "DiagnosticReport")), HANGS_S, "a report in the hospital")
         (theirs,) = search(hospital, "Patient")
         hospital.put(f"/Patient/{theirs['id']}", json=theirs | known)
-        wait_until(lambda: "telecom" in fhir.get("/Patient").json()["entry"][0]["resource"], 60, "what they say of him")
-        ended = {each["destination"]: each["state"] for each in gateway.wait_for_deliveries(timeout_s=60)}
-        wait_until(lambda: bool(endpoint.told), 60, "a notification")
+        wait_until(
+            lambda: "telecom" in fhir.get("/Patient").json()["entry"][0]["resource"], HANGS_S, "what they say of him"
+        )
+        ended = {each["destination"]: each["state"] for each in gateway.wait_for_deliveries()}
+        wait_until(lambda: bool(endpoint.told), HANGS_S, "a notification")
         status = gateway.stop()
         fhir.close()
 

@@ -12,7 +12,7 @@ from tests.acceptance.faults.report import is_good, make_report
 from tests.acceptance.faults.site import Plan, Site
 from tests.acceptance.gateway_process import GatewayProcess, storescu
 from tests.services.orthanc import Orthanc
-from tests.services.process import wait_until
+from tests.services.process import HANGS_S, wait_until
 from tests.services.rabbitmq import PrivateRabbitMQ
 from tests.studies import RealData
 
@@ -30,7 +30,7 @@ SEED = 20261121
 def test_faults_at_random_moments_lose_and_double_nothing(tmp_path: Path) -> None:
     """The short form of `python -m tests.acceptance.faults`: processes, PACS, disk, database; singly and in pairs."""
     with Site(tmp_path, Plan("sqlite", seed=SEED)) as site:
-        course = Campaign(site, faults=FAULTS, per_round=FAULTS, tell=print).run()
+        course = Campaign(site, faults=FAULTS, per_round=FAULTS, tell=print, over_within_s=HANGS_S).run()
         report = make_report(site, course)
         log = site.gateway.log_tail()
 
@@ -51,13 +51,13 @@ def test_the_broker_may_go_away_for_a_while(
     private_rabbitmq.stop()
     sent = storescu(gateway.address, real_data.cxr[1:])
     gateway.wait_for_studies(3)
-    wait_until(lambda: _is_degraded(gateway, "broker"), 60, "a degraded broker in /readyz")
+    wait_until(lambda: _is_degraded(gateway, "broker"), HANGS_S, "a degraded broker in /readyz")
     private_rabbitmq.start()
     jobs = gateway.wait_for_jobs(3)
 
     assert sent.returncode == 0
     assert Counter(job["state"] for job in jobs) == Counter(done=3)
-    wait_until(lambda: not _is_degraded(gateway, "broker"), 60, "a recovered broker in /readyz")
+    wait_until(lambda: not _is_degraded(gateway, "broker"), HANGS_S, "a recovered broker in /readyz")
 
 
 def test_a_pacs_that_is_away_gets_its_results_later_and_holds_up_no_other(
@@ -97,5 +97,5 @@ def test_drain_finishes_what_is_in_hand(make_embedded: MakeGateway, real_data: R
 
 
 def _is_degraded(gateway: GatewayProcess, part: str) -> bool:
-    ready = httpx.get(gateway.url + "/readyz", timeout=30, trust_env=False).json()
+    ready = httpx.get(gateway.url + "/readyz", timeout=120, trust_env=False).json()
     return bool(ready["parts"][part]["state"] != "ready")

@@ -132,7 +132,7 @@ def test_logs_and_metrics_hold_no_patient_data(make_embedded: MakeGateway, real_
     storescu(gateway.address, real_data.cxr)
     gateway.wait_for_jobs(3)
 
-    metrics = httpx.get(gateway.url + "/metrics", trust_env=False).text
+    metrics = httpx.get(gateway.url + "/metrics", timeout=120, trust_env=False).text
     gateway.stop()
 
     said = gateway.log_text() + metrics

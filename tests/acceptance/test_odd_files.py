@@ -6,8 +6,8 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pynetdicom.ae import ApplicationEntity
 
+from gateway.calling import PromptEntity
 from tests.acceptance.conftest import MakeGateway
 from tests.acceptance.gateway_process import GatewayProcess
 from tests.services.process import LOOPBACK
@@ -69,7 +69,7 @@ def _send_one(gateway: GatewayProcess, file: Path) -> int | None:
     meta = None if header is None else header.file_meta
     if meta is None or "TransferSyntaxUID" not in meta or "MediaStorageSOPClassUID" not in meta:
         return 0x0110
-    entity = ApplicationEntity("ODDTEST")
+    entity = PromptEntity("ODDTEST")
     entity.add_requested_context(meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID)
     association = entity.associate(LOOPBACK, gateway.dicom_port, ae_title="HYBRIDMED")
     if not association.is_established:

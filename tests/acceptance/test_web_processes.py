@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import httpx
@@ -10,8 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.acceptance.gateway_process import GatewayProcess
 from tests.dicomweb import store_paths
-from tests.services.process import wait_until
+from tests.services.process import HANGS_S, wait_until
 from tests.studies import RealData, dicom_files
+
+TRIES = 6
 
 
 def test_processes_share_the_port_and_the_truth(tmp_path: Path, real_data: RealData) -> None:
@@ -20,12 +23,12 @@ def test_processes_share_the_port_and_the_truth(tmp_path: Path, real_data: RealD
     gateway = GatewayProcess(tmp_path / "gateway", roles="web", HYBRIDMED_WEB_PROCESSES="2")
     try:
         gateway.program.start()
-        gateway.program.wait_ready(lambda: _counts(gateway.url).keys() >= {"0", "1"}, 180)
+        gateway.program.wait_ready(lambda: _counts(gateway.url).keys() >= {"0", "1"}, HANGS_S)
         with httpx.Client(base_url=f"{gateway.url}/dicomweb/", timeout=60) as client:
             store_paths(client, sent)
         study = str(pydicom.dcmread(sent[0]).StudyInstanceUID)
         shown = [_instances(gateway.url, study) for _ in range(12)]
-        wait_until(lambda: all(_counts(gateway.url).values()), 60, "answers of each process")
+        wait_until(lambda: _all_answered(_counts(gateway.url)), HANGS_S, "answers of each process")
     finally:
         status = gateway.stop()
 
@@ -34,10 +37,36 @@ def test_processes_share_the_port_and_the_truth(tmp_path: Path, real_data: RealD
     assert gateway.log_text().count('"event": "web.stopped"') == 2
 
 
+def test_limits_hold_for_all_processes_together(tmp_path: Path) -> None:
+    """Whoever guesses tokens has as many tries as with one process, however connections are dealt out."""
+    limit = {"HYBRIDMED_AUTH": "token", "HYBRIDMED_ACCESS__FAILURES_PER_MINUTE": str(TRIES)}
+    gateway = GatewayProcess(tmp_path / "gateway", roles="web", HYBRIDMED_WEB_PROCESSES="2", **limit)
+    try:
+        gateway.start()
+        wait_until(lambda: gateway.running_count("web") == 2, HANGS_S, "two heartbeats")
+        begun = time.monotonic()
+        answers = [_guess(gateway.url) for _ in range(10 * TRIES)]
+        took_s = time.monotonic() - begun
+    finally:
+        gateway.stop()
+
+    assert set(answers) == {httpx.codes.UNAUTHORIZED, httpx.codes.TOO_MANY_REQUESTS}
+    assert TRIES <= answers.count(httpx.codes.UNAUTHORIZED) <= TRIES * (1 + took_s / 60) + 1
+
+
+def _all_answered(counts: dict[str, float]) -> bool:
+    return len(counts) == 2 and all(counts.values())
+
+
+def _guess(url: str) -> int:
+    """Show a wrong token over a connection of its own."""
+    return httpx.get(f"{url}/fhir/Patient", headers={"Authorization": "Bearer wrong"}, timeout=60).status_code
+
+
 def _counts(url: str) -> dict[str, float]:
     """Return the answers of each running web process, numbered, by the metrics of whichever is asked."""
     try:
-        text = httpx.get(f"{url}/metrics", timeout=10).text
+        text = httpx.get(f"{url}/metrics", timeout=60).text
     except httpx.TransportError:
         return {}
     samples = [each for family in text_string_to_metric_families(text) for each in family.samples]

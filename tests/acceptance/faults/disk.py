@@ -60,9 +60,11 @@ class Disk:
     def make_read_only(self, name: str) -> None:
         """Let nothing be written in a folder of it, such as 'incoming'."""
         folder = self._folder / name
-        if _mount("--bind", str(folder), str(folder)):
-            self._read_only.append(folder)
-            _mount("-o", "remount,bind,ro", str(folder))
+        folder.mkdir(exist_ok=True)  # before the first result there is none
+        if not _mount("--bind", str(folder), str(folder)):
+            raise RuntimeError(f"cannot make {folder} read-only")
+        self._read_only.append(folder)
+        _mount("-o", "remount,bind,ro", str(folder))
 
     def make_writable(self) -> None:
         """Undo `make_read_only`."""

@@ -30,6 +30,7 @@ class Fault:
     """How often it is chosen, against the others."""
     kinds: frozenset[Kind] = field(default_factory=lambda: frozenset({"sqlite", "postgres"}))
     needs_mount: bool = False
+    needs_clock: bool = False
 
 
 def over_at_once() -> None:

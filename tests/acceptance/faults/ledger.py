@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
@@ -18,6 +19,8 @@ class SentStudy:
     """That began to carry it."""
     acknowledged: set[str] = field(default_factory=set)
     """SOP Instance UIDs that were answered with success."""
+    begun_s: float = field(default_factory=time.monotonic)
+    """When it was made; monotonic."""
 
     @property
     def is_whole(self) -> bool:
@@ -39,6 +42,8 @@ class Arrival:
     sop_instance_uid: str
     digest: str
     """SHA-256 of the data set."""
+    at_s: float = field(default_factory=time.monotonic)
+    """When; monotonic."""
 
 
 class Ledger:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import itertools
 import random
 import socket
 import threading
@@ -15,14 +16,15 @@ from pathlib import Path
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dsutils import encode
 
+from gateway.calling import PromptEntity
 from tests.acceptance.faults.ledger import Ledger, SentStudy
-from tests.services.process import LOOPBACK, wait_until
+from tests.services.process import HANGS_S, wait_until
 
 CALLED_AE = "HYBRIDMED"
+CALLING_AE = "MODALITY"
 MOST_WAITING = 10
 """Studies without a result, over which the modalities pause: the worker is the slowest part."""
 _WAYS = ("one", "one", "one", "two", "two", "repeated", "reordered", "aborted", "probed")
@@ -45,8 +47,8 @@ class Load:
 
     Parameters
     ----------
-    port
-        Of the gateway's Storage SCP.
+    receivers
+        Addresses and ports of the gateway's Storage SCPs; where one does not take a study, the next is tried.
     ledger
         Where answers are written down.
     template
@@ -57,12 +59,23 @@ class Load:
         Mean pause of each modality between studies.
     modalities
         How many send at once.
+    step_s
+        How long a modality waits for each answer.
     """
 
     def __init__(  # noqa: PLR0913 # what a load is made of, by name
-        self, port: int, ledger: Ledger, template: Path, *, seed: int, every_s: float, modalities: int = 2
+        self,
+        receivers: Sequence[tuple[str, int]],
+        ledger: Ledger,
+        template: Path,
+        *,
+        seed: int,
+        every_s: float,
+        modalities: int = 2,
+        step_s: float = _STEP_S,
     ) -> None:
-        self._port = port
+        self._receivers = receivers
+        self._step_s = step_s
         self._ledger = ledger
         self._template = _smaller(template)
         self._seed = seed
@@ -87,7 +100,7 @@ class Load:
         for thread in self._threads:
             thread.join(_SETTLE_S)
 
-    def pause(self, within_s: float = 120.0) -> None:
+    def pause(self, within_s: float = HANGS_S) -> None:
         """Begin nothing new; returns when all that was begun is answered with success, TimeoutError otherwise."""
         self._paused.set()
         wait_until(lambda: not self._unfinished, within_s, "all instances answered with success")
@@ -128,6 +141,7 @@ class Load:
 
     def _send_until_answered(self, study: Study, dice: random.Random) -> None:
         """Send as a modality does: what was not answered with success is sent again."""
+        receivers = itertools.cycle(dice.sample(self._receivers, len(self._receivers)))
         parts = [[image] for image in study.images] if study.way == "reordered" else [study.images]
         for images in parts:
             first = True
@@ -137,15 +151,15 @@ class Load:
                     break
                 with self._associated:
                     images_now = left * (2 if study.way == "repeated" else 1)
-                    self._send(study, images_now, aborts=study.way == "aborted" and first)
+                    self._send(next(receivers), study, images_now, aborts=study.way == "aborted" and first)
                 first = False
                 self._ending.wait(dice.uniform(0.2, 0.8))
 
-    def _send(self, study: Study, images: Sequence[Dataset], *, aborts: bool) -> None:
+    def _send(self, receiver: tuple[str, int], study: Study, images: Sequence[Dataset], *, aborts: bool) -> None:
         if study.way == "probed":  # as health checks do, all day
             with contextlib.suppress(OSError):
-                socket.create_connection((LOOPBACK, self._port), timeout=5).close()
-        association = _associate(self._port, images[0])
+                socket.create_connection(receiver, timeout=5).close()
+        association = _associate(receiver, images[0], self._step_s)
         if association is None:
             return
         self._ledger.carry(study.sent)
@@ -162,11 +176,11 @@ class Load:
             association.abort()
 
 
-def _associate(port: int, image: Dataset) -> Association | None:
-    entity = ApplicationEntity("MODALITY")
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = _STEP_S
+def _associate(receiver: tuple[str, int], image: Dataset, step_s: float) -> Association | None:
+    entity = PromptEntity(CALLING_AE)
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = step_s
     entity.add_requested_context(image.SOPClassUID, ExplicitVRLittleEndian)
-    association = entity.associate(LOOPBACK, port, ae_title=CALLED_AE)
+    association = entity.associate(*receiver, ae_title=CALLED_AE)
     return association if association.is_established else None
 
 

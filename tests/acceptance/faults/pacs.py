@@ -31,10 +31,13 @@ class Pacs:
     ----------
     ledger
         Where it writes what it keeps.
+    address
+        Where it listens.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, address: str = LOOPBACK) -> None:
         self.port = free_port()
+        self._address = address
         self._ledger = ledger
         self._mood: Mood = "well"
         self._changed = threading.Condition()
@@ -56,7 +59,7 @@ class Pacs:
 
     def __enter__(self) -> Pacs:
         self._server = self._entity.start_server(
-            (LOOPBACK, self.port),
+            (self._address, self.port),
             block=False,
             evt_handlers=[(evt.EVT_C_STORE, self._store), (evt.EVT_REQUESTED, self._requested)],
         )

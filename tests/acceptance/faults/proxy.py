@@ -102,8 +102,8 @@ class Proxy:
                 each.close()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass on what comes; the end of one side is passed on as the end of that direction."""
-        with contextlib.suppress(OSError, RuntimeError):
+        """Pass on what comes; the end of one side is passed on as the end of that direction, a reset as a reset."""
+        try:
             while data := await reader.read(_CHUNK):
                 while self.mode == "stall":
                     await asyncio.sleep(0.05)
@@ -113,6 +113,10 @@ class Proxy:
                 await writer.drain()
             if writer.can_write_eof():
                 writer.write_eof()
+        except OSError:
+            self._reset(writer)
+        except RuntimeError:  # `half_close` ended this direction: nothing of it arrives, and the other goes on
+            return
 
     def _reset(self, writer: asyncio.StreamWriter) -> None:
         self._writers.discard(writer)

@@ -6,19 +6,23 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import httpx
 import psutil
 import sqlalchemy as sa
 
+from tests.acceptance.faults.clock import Clock
 from tests.acceptance.faults.disk import Disk
 from tests.acceptance.faults.ledger import Ledger
 from tests.acceptance.faults.load import Load
 from tests.acceptance.faults.pacs import AE_TITLE, Pacs
 from tests.acceptance.faults.proxy import Proxy
 from tests.acceptance.faults.servers import Servers
+from tests.acceptance.faults.verdict import list_reports
 from tests.acceptance.gateway_process import GatewayProcess
 from tests.services.process import LOOPBACK, Program, listens
 from tests.studies import REPOSITORY
@@ -56,6 +60,7 @@ class Site:
         self.plan = plan
         self.ledger = Ledger()
         self.disk: Disk | None = None
+        self.clock = Clock(home / "clock") if Clock.can_make() else None
         self.servers: Servers | None = None
         self.cut_files = 0
         """Instances cut by a loss of power, which were never answered."""
@@ -94,6 +99,21 @@ class Site:
         """Start the second worker again where it ended, as a service manager does."""
         if self._second is not None and not self._second.is_running:
             self._second.start()
+
+    def stored(self, path: str) -> bytes | None:
+        """Return a kept file by the path that its row names; None where there is none."""
+        file = self.gateway.data_dir / path
+        return file.read_bytes() if file.is_file() else None
+
+    def under_way(self) -> Mapping[str, int]:
+        """Return how many files and messages wait to be taken."""
+        files = {"files not indexed": len(list((self.gateway.data_dir / "incoming").glob("*/*.*")))}
+        return files if self.servers is None else {**files, "messages in the queues": self.servers.messages()}
+
+    def reports(self) -> Iterator[dict[str, Any]]:
+        """Yield the DiagnosticReports in FHIR."""
+        with httpx.Client(base_url=self.gateway.url, timeout=60, trust_env=False) as client:
+            yield from list_reports(client)
 
     def pids(self, role: str) -> list[int]:
         """Return the processes of a role, from the process table: the database may be away."""
@@ -143,8 +163,10 @@ class Site:
             HYBRIDMED_DELIVERY_TIMEOUT_S="5",
             HYBRIDMED_RESERVE_MIB=str(RESERVE_MIB),
             **({} if self.servers is None else self.servers.env),
+            **({} if self.clock is None else self.clock.env),
         )
 
     def _make_load(self) -> Load:
         template = REPOSITORY / "gateway" / "samples" / "cxr-bacterial.dcm"
-        return Load(self.gateway.dicom_port, self.ledger, template, seed=self.plan.seed, every_s=self.plan.every_s)
+        receivers = [(LOOPBACK, self.gateway.dicom_port)]
+        return Load(receivers, self.ledger, template, seed=self.plan.seed, every_s=self.plan.every_s)

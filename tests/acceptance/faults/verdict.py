@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import io
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection, Engine, Row
 
 from gateway.header import read_part10
-from tests.acceptance.faults.ledger import Arrival, SentStudy
-from tests.acceptance.faults.site import Site
+from tests.acceptance.faults.ledger import Arrival, Ledger, SentStudy
 
-SETTLE_S = 150.0
+SETTLE_S = 300.0
 _OPEN = {
     "studies that still receive": "SELECT count(*) FROM study WHERE state = 'receiving'",
     "jobs that wait or run": "SELECT count(*) FROM job WHERE state IN ('queued', 'running')",
@@ -43,7 +41,27 @@ class Verdict:
         return not (self.lost or self.doubled or self.stuck)
 
 
-def judge(site: Site) -> Verdict:
+class Judged(Protocol):
+    """What is held to its word: a whole gateway, on one host or on many."""
+
+    ledger: Ledger
+    engine: Engine
+    """Of its database."""
+
+    def tend(self) -> None:
+        """Do what a service manager does: start again what ended."""
+
+    def stored(self, path: str) -> bytes | None:
+        """Return a kept file by the path that its row names; None where there is none."""
+
+    def under_way(self) -> Mapping[str, int]:
+        """Return how much of what is not yet done, besides what the database says."""
+
+    def reports(self) -> Iterator[dict[str, Any]]:
+        """Yield the DiagnosticReports in FHIR."""
+
+
+def judge(site: Judged) -> Verdict:
     """Wait until nothing is under way, and compare; nobody may send meanwhile."""
     verdict = Verdict(stuck=[f"{count} {what}" for what, count in _settled(site).items() if count])
     with site.engine.connect() as connection:
@@ -70,6 +88,8 @@ class _Facts:
         dicom = "SELECT * FROM artefact WHERE media_type = 'application/dicom' AND variant = ''"
         self.results = {row.sop_instance_uid: row for row in connection.execute(sa.text(dicom))}
         self.failed = connection.execute(sa.text("SELECT job_id, reason FROM delivery WHERE state = 'failed'")).all()
+        cancelled = "SELECT job_id FROM delivery WHERE state = 'cancelled'"
+        self.cancelled = set(connection.scalars(sa.text(cancelled)))
         self.quarantined = connection.execute(sa.text("SELECT path, reason FROM quarantine")).all()
 
     def done(self) -> Iterator[Row[Any]]:
@@ -77,8 +97,12 @@ class _Facts:
         for jobs in self.jobs.values():
             yield from (job for job in jobs if job.state == "done")
 
+    def latest(self) -> Mapping[str, str]:
+        """Return the latest job that is done of each study."""
+        return {job.study_instance_uid: job.id for job in self.done()}  # by ascending revision
 
-def _settled(site: Site) -> Mapping[str, int]:
+
+def _settled(site: Judged) -> Mapping[str, int]:
     """Return what is still under way after a time in which nothing should be."""
     deadline = time.monotonic() + SETTLE_S
     while any((open_now := _under_way(site)).values()) and time.monotonic() < deadline:
@@ -87,16 +111,13 @@ def _settled(site: Site) -> Mapping[str, int]:
     return open_now
 
 
-def _under_way(site: Site) -> dict[str, int]:
+def _under_way(site: Judged) -> dict[str, int]:
     with site.engine.connect() as connection:
         counts = {what: int(connection.scalar(sa.text(query)) or 0) for what, query in _OPEN.items()}
-    counts["files not indexed"] = len(list((site.gateway.data_dir / "incoming").glob("*/*.*")))
-    if site.servers is not None and not any(counts.values()):
-        counts["messages in the queues"] = site.servers.messages()
-    return counts
+    return {**counts, **({} if any(counts.values()) else site.under_way())}
 
 
-def _judge_instances(site: Site, studies: Sequence[SentStudy], facts: _Facts, verdict: Verdict) -> None:
+def _judge_instances(site: Judged, studies: Sequence[SentStudy], facts: _Facts, verdict: Verdict) -> None:
     """Every instance answered with success is indexed once and lies on disk as it was sent."""
     for study in studies:
         for sop, digest in study.instances.items():
@@ -107,7 +128,7 @@ def _judge_instances(site: Site, studies: Sequence[SentStudy], facts: _Facts, ve
                 continue
             if not rows:
                 verdict.lost.append(f"instance {sop}: not in the index")
-            elif _data_set_digest(site.gateway.data_dir / rows[0].path) != digest:
+            elif _data_set_digest(site.stored(rows[0].path)) != digest:
                 verdict.lost.append(f"instance {sop}: not on disk as it was sent")
     verdict.lost += [f"quarantined: {row.path}: {row.reason}" for row in facts.quarantined]
 
@@ -130,16 +151,22 @@ def _judge_jobs(studies: Sequence[SentStudy], facts: _Facts, verdict: Verdict) -
             verdict.doubled.append(f"study {study.uid}: more jobs than one for a revision: {dict(per_revision)}")
 
 
-def _judge_results(site: Site, studies: Sequence[SentStudy], facts: _Facts, verdict: Verdict) -> None:
-    """Every committed object lies on disk and came to the PACS as it lies there; nothing else came."""
+def _judge_results(site: Judged, studies: Sequence[SentStudy], facts: _Facts, verdict: Verdict) -> None:
+    """Every committed object lies on disk and came to the PACS as it lies there; nothing else came.
+
+    What a newer result replaced before its turn came is not sent any more.
+    """
     arrivals = site.ledger.arrivals()
+    replaced = facts.cancelled - set(facts.latest().values())
     for sop, result in facts.results.items():
-        path = site.gateway.data_dir / result.path
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != result.digest:
+        content = site.stored(result.path)
+        if content is None or hashlib.sha256(content).hexdigest() != result.digest:
             verdict.lost.append(f"result {sop} ({result.kind}): not on disk as it was committed")
+        elif sop not in arrivals and result.job_id in replaced:
+            continue
         elif sop not in arrivals:
             verdict.lost.append(f"result {sop} ({result.kind}): never came to the PACS")
-        elif {arrival.digest for arrival in arrivals[sop]} != {_data_set_digest(path)}:
+        elif {arrival.digest for arrival in arrivals[sop]} != {_data_set_digest(content)}:
             verdict.doubled.append(f"result {sop} ({result.kind}): came to the PACS in several versions")
     strangers = [sop for sop in arrivals if sop not in facts.results]
     verdict.doubled += [f"result {sop}: came to the PACS and was never committed" for sop in strangers]
@@ -148,34 +175,36 @@ def _judge_results(site: Site, studies: Sequence[SentStudy], facts: _Facts, verd
     verdict.doubled += [f"result for a study that nobody sent: {uid}" for uid in _studies_of(arrivals) - known]
 
 
-def _judge_reports(site: Site, facts: _Facts, verdict: Verdict) -> None:
+def _judge_reports(site: Judged, facts: _Facts, verdict: Verdict) -> None:
     """FHIR shows for every study one report, that of its latest result."""
-    shown = Counter(_reported_jobs(site))
-    latest = {job.study_instance_uid: job.id for job in facts.done()}  # by ascending revision
-    for uid, job_id in latest.items():
+    shown = Counter(map(_reported_job, site.reports()))
+    for uid, job_id in facts.latest().items():
         count = shown.pop(job_id, 0)
         if count != 1:
             (verdict.lost if count == 0 else verdict.doubled).append(f"study {uid}: {count} reports in FHIR")
     verdict.doubled += [f"report in FHIR of job {job_id}, which is no study's latest result" for job_id in shown]
 
 
-def _reported_jobs(site: Site) -> Iterator[str]:
-    url = f"{site.gateway.url}/fhir/DiagnosticReport?_count={_PAGE}&_elements=identifier"
+def list_reports(client: httpx.Client) -> Iterator[dict[str, Any]]:
+    """Yield the DiagnosticReports of a gateway, page by page."""
+    url = f"/fhir/DiagnosticReport?_count={_PAGE}&_elements=identifier"
     while url:
-        bundle = httpx.get(url, timeout=60, trust_env=False).raise_for_status().json()
-        for entry in bundle.get("entry", []):
-            values = [each["value"] for each in entry["resource"]["identifier"]]
-            yield next(value for value in values if value.startswith("urn:uuid:")).removeprefix("urn:uuid:")
+        bundle = client.get(url).raise_for_status().json()
+        yield from (entry["resource"] for entry in bundle.get("entry", []))
         url = next((link["url"] for link in bundle["link"] if link["relation"] == "next"), "")
+
+
+def _reported_job(report: Mapping[str, Any]) -> str:
+    values = [each["value"] for each in report["identifier"]]
+    return str(next(value for value in values if value.startswith("urn:uuid:"))).removeprefix("urn:uuid:")
 
 
 def _studies_of(arrivals: Mapping[str, Sequence[Arrival]]) -> set[str]:
     return {arrival.study_uid for each in arrivals.values() for arrival in each}
 
 
-def _data_set_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's data set; '' where there is no such file."""
-    with contextlib.suppress(OSError), path.open("rb") as stream:
-        stream.seek(read_part10(stream).data_set_offset)
-        return hashlib.sha256(stream.read()).hexdigest()
-    return ""
+def _data_set_digest(content: bytes | None) -> str:
+    """Return the SHA-256 of the data set of a Part 10 file; '' where there is no such file."""
+    if content is None:
+        return ""
+    return hashlib.sha256(content[read_part10(io.BytesIO(content)).data_set_offset :]).hexdigest()

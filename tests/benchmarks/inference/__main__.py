@@ -1,44 +1,65 @@
-"""All forms after each other, each in a process of its own; prints a table and writes JSON."""
+"""All ways or forms after each other, each in a process of its own; prints a table and writes JSON."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import pickle
 import platform
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from inference.bundle import default_bundle_dir, load_bundle
+from inference.predict import Predictor
 from tests.benchmarks.inference.forms import FORMS
 from tests.benchmarks.inference.one import Measured, Request
+from tests.benchmarks.inference.serving import WAYS, open_bundle
 
 _LIMIT_S = 1200
+_SAMPLES = Path(__file__).parents[3] / "gateway" / "samples"
+_NOT_ON_GPU = {"onnx"}
+_GPU_ONLY = {"recorded"}
+_OF_THE_OTHER = ("plain", "onnx")
 
 
 def main() -> None:
     """Measure, print, write."""
     arguments = _arguments()
-    size = arguments.size or load_bundle(default_bundle_dir() / arguments.bundle).projection.size
-    forms = [name for name in arguments.forms.split(",") if arguments.device == "cpu" or name != "onnx"]
+    size = arguments.size or open_bundle(arguments.bundle).projection.size
+    named = WAYS if arguments.part == "serving" else FORMS
+    forms = arguments.forms.split(",") if arguments.forms else list(named)
     found = []
-    for form in forms:
-        found.append(
-            _measured(
-                Request(
-                    form, arguments.bundle, arguments.device, size, arguments.batch, arguments.images, arguments.threads
-                )
+    with tempfile.TemporaryDirectory() as folder:
+        images = _prepared(arguments.bundle, size, Path(folder)) if arguments.part == "serving" else ""
+        for form in forms:
+            if form in (_NOT_ON_GPU if arguments.device == "cuda" else _GPU_ONLY):
+                continue
+            asked = Request(
+                part=arguments.part,
+                form=form,
+                bundle=arguments.against if form in _OF_THE_OTHER and arguments.against else arguments.bundle,
+                images=images,
+                expected=f"{folder}/expected",
+                device=arguments.device,
+                size=size,
+                batch=arguments.batch,
+                count=arguments.images,
+                threads=arguments.threads,
             )
-        )
-        print(f"{form} measured", file=sys.stderr)
-    print(_table(found, arguments.device, size, arguments.batch))
+            found.append(_measured(asked))
+            print(f"{form} measured", file=sys.stderr)
+    print(_table(found, arguments, size))
     if arguments.out is not None:
         facts = {
+            "part": arguments.part,
             "bundle": arguments.bundle,
+            "against": arguments.against or arguments.bundle,
             "device": _device(arguments.device),
             "threads": arguments.threads,
             "size": size,
@@ -53,15 +74,26 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", default="cxr-pneumonia")
+    parser.add_argument("--part", default="serving", choices=("serving", "network"))
+    parser.add_argument("--bundle", default="cxr-pneumonia", help="a shipped bundle's name, or any bundle's folder")
+    parser.add_argument("--against", default="", help="the same, of the bundle that plain and onnx run")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--forms", default=",".join(FORMS), help="separated by commas; 'plain' is the base of ratios")
-    parser.add_argument("--size", type=int, default=0, help="side of the images; the bundle's own without it")
+    parser.add_argument("--forms", default="", help="separated by commas, all without it; ratios are to 'plain'")
+    parser.add_argument("--size", type=int, default=0, help="side of the network's input; the bundle's own without it")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
+
+
+def _prepared(bundle: str, size: int, folder: Path) -> str:
+    """Write the sample X-rays as they are prepared; return the file."""
+    predictor = Predictor(open_bundle(bundle, size), "cpu")
+    prepared = predictor.prepare([[sample] for sample in sorted(_SAMPLES.glob("*.dcm"))])
+    file = folder / "images"
+    file.write_bytes(pickle.dumps(prepared.items))
+    return str(file)
 
 
 def _measured(asked: Request) -> Measured:
@@ -78,18 +110,19 @@ def _device(name: str) -> str:
     return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
-def _table(found: list[Measured], device: str, size: int, batch: int) -> str:
+def _table(found: Sequence[Measured], arguments: argparse.Namespace, size: int) -> str:
     base = next((one.per_second for one in found if one.form == "plain"), None)
-    head = f"{_device(device)}; {size} x {size}, batch {batch} (latency at batch 1)"
-    columns = (
-        f"{'form':10} {'images/s':>9} {'ratio':>6} {'p50 ms':>8} {'p95 ms':>8} {'first s':>8} {'MiB':>7} {'gap':>9}"
-    )
-    rows = [head, columns]
+    rows = [
+        f"{arguments.part}, {arguments.bundle}; {_device(arguments.device)}, {arguments.threads} threads; "
+        f"{size} x {size}, batch {arguments.batch} (latency at batch 1)",
+        f"{'form':10} {'images/s':>9} {'ratio':>6} {'p50 ms':>8} {'p95 ms':>8} {'first s':>8} {'MiB':>7} {'gap':>9} "
+        f"{'pixels':>8} {'withheld':>8}",
+    ]
     for one in found:
         ratio = "-" if base is None else f"{one.per_second / base:.2f}"
         rows.append(
             f"{one.form:10} {one.per_second:9.1f} {ratio:>6} {one.p50_ms:8.2f} {one.p95_ms:8.2f} "
-            f"{one.first_s:8.1f} {one.peak_mib:7.0f} {one.gap:9.2g}"
+            f"{one.first_s:8.1f} {one.peak_mib:7.0f} {one.gap:9.2g} {one.pixels:8.2g} {one.withheld:8}"
         )
     return "\n".join(rows)
 

@@ -1,27 +1,42 @@
-"""Fill, measure, fill to ten times as much; a line for each size."""
+"""Fill a database, measure, and once more with ten times as much; a line for each size.
+
+Studies have 100 instances, a job and a report each. Ingest is the indexing of 200 instances; a search asks for the
+reports of one patient; a purge plan looks for studies beyond an age, of which there are none, or ten; the sum is that
+of all sizes, which a rule by `max_gib` needs as well, as each look of retention tells it: older rows were counted
+before.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
 from pydicom.uid import generate_uid
 
+from gateway.audit.chain import ChainKey
+from gateway.config.retention import Retention
 from gateway.header import InstanceHeader, read_header
+from gateway.retention.purge import Purge
 from gateway.store import Store, open_store, schema
 from gateway.store.instances import ReceivedInstance, index_batch
 from gateway.store.jobs import claim, create_job, next_candidates
 from gateway.store.studies import get_study, list_series
+from gateway.store.tables import study
+from gateway.store.tally import count_on, kept_bytes
 from gateway.store.worklist import WorklistFilter, list_worklist
 from tests import studies
+from tests.benchmarks.fhir.filling import REPORTS_PER_PATIENT, fill
+from tests.fhir_plans import put_search
 from tests.services import postgres
 
 _PER_STUDY = 100
@@ -67,43 +82,71 @@ def main() -> None:
     """Print how long each thing takes at each size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--largest", type=int, default=1_000_000, help="Instances at the end.")
-    largest = parser.parse_args().largest
+    parser.add_argument("--json", type=Path, help="File for the figures.")
+    arguments = parser.parse_args()
     server = postgres.obtain()
+    lines = []
     try:
-        with postgres.database(server.port) as url, tempfile.TemporaryDirectory() as folder:
-            store = open_store(url, Path(folder))
-            schema.upgrade(store)
-            header = read_header(studies.find(Path(folder)).cxr[0])
-            print(f"{'instances':>10} {'ingest/s':>9} {'study ms':>9} {'worklist ms':>12} {'job ms':>7}", flush=True)
-            size, filled = 10_000, 0
-            while size <= largest:
-                _fill(store, filled + 1, size // _PER_STUDY)
-                filled = size // _PER_STUDY
-                _print_line(store, size, header)
-                size *= 10
-            store.close()
+        print(" ".join(f"{name:>{len(name)}}" for name in ("instances", *_COLUMNS)), flush=True)
+        size = 10_000
+        while size <= arguments.largest:
+            with postgres.database(server.port) as url, tempfile.TemporaryDirectory() as folder:
+                store = open_store(url, Path(folder))
+                schema.upgrade(store)
+                began = time.perf_counter()
+                _fill(store, size // _PER_STUDY)
+                figures = _measured(store, size, Path(folder))
+                store.close()
+            shown = (f"{figures[name]:>{len(name)}.{digits}f}" for name, digits in _COLUMNS.items())
+            print(f"{size:>{len('instances')}} " + " ".join(shown), flush=True)
+            lines.append({"instances": size, "took_s": round(time.perf_counter() - began), **figures})
+            size *= 10
     finally:
         server.close()
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(lines, indent=2) + "\n", encoding="utf-8")
 
 
-def _fill(store: Store, first: int, last: int) -> None:
+def _fill(store: Store, count: int) -> None:
+    """Write as many studies, with all that belongs to them."""
     with store.write() as connection:
         for statement in (_STUDIES, _SERIES, _INSTANCES, _JOBS):
-            values = {"first": first, "last": last, "per_study": _PER_STUDY}
+            values = {"first": 1, "last": count, "per_study": _PER_STUDY}
             needed = {name: value for name, value in values.items() if f":{name}" in statement}
             connection.execute(sa.text(statement), needed)
-    with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(sa.text("ANALYZE"))
+    fill(store, count)  # and brings the planner's statistics of the whole database up to date
 
 
-def _print_line(store: Store, size: int, header: InstanceHeader) -> None:
-    middle = f"1.2.826.{size // _PER_STUDY // 2}"
+def _measured(store: Store, size: int, folder: Path) -> dict[str, float]:
+    """Return the figures of `_COLUMNS`, medians in ms but for the rate of ingest."""
+    count = size // _PER_STUDY
+    middle, header = f"1.2.826.{count // 2}", read_header(studies.find(folder).cxr[0])
     batch_ms = _median_ms(lambda: _ingest(store, header), repeats=5)
-    study_ms = _median_ms(lambda: _look_up(store, middle))
-    worklist_ms = _median_ms(lambda: _worklist(store))
-    job_ms = _median_ms(partial(_job, store, middle))
-    rate = _BATCH / batch_ms * 1000
-    print(f"{size:>10} {rate:>9.0f} {study_ms:>9.2f} {worklist_ms:>12.2f} {job_ms:>7.2f}", flush=True)
+    Purge(store, Retention(max_gib=1), ChainKey()).count(threading.Event())
+    patient = f"pat-{count // 2 // REPORTS_PER_PATIENT}"
+    return {
+        "ingest/s": _BATCH / batch_ms * 1000,
+        "study ms": _median_ms(lambda: _look_up(store, middle)),
+        "worklist ms": _median_ms(lambda: _worklist(store)),
+        "job ms": _median_ms(partial(_job, store, middle)),
+        "search ms": _median_ms(lambda: put_search(store, f"DiagnosticReport?subject=Patient/{patient}")),
+        "purge none ms": _median_ms(lambda: _plan(store, 0), repeats=5),
+        "purge ten ms": _median_ms(lambda: _plan(store, 10), repeats=5),
+        "sum ms": _median_ms(lambda: _sum(store), repeats=3),
+    }
+
+
+_COLUMNS = {
+    "ingest/s": 0,
+    "study ms": 2,
+    "worklist ms": 2,
+    "job ms": 2,
+    "search ms": 2,
+    "purge none ms": 2,
+    "purge ten ms": 2,
+    "sum ms": 1,
+}
+"""Figures, and the digits behind the point."""
 
 
 def _ingest(store: Store, header: InstanceHeader) -> None:
@@ -147,6 +190,24 @@ def _job(store: Store, uid: str) -> None:
         found = next_candidates(connection, datetime.now(UTC), limit=1)
         claim(connection, found[0], "benchmark", datetime.now(UTC), 60)
         connection.execute(sa.text("UPDATE job SET state = 'done' WHERE id = :id"), {"id": found[0]})
+
+
+def _plan(store: Store, going: int) -> None:
+    """Plan what goes for its age at a moment when so many studies do; they came a second apart (`_STUDIES`)."""
+    with store.read() as connection:
+        oldest = connection.scalar(sa.select(sa.func.min(study.c.last_received_at)))
+    assert oldest is not None
+    now = oldest + timedelta(days=1, seconds=going - 0.5)
+    found = Purge(store, Retention(max_age_days=1, keep_unverified=False), ChainKey()).plan(now)
+    assert len(found) == going
+
+
+def _sum(store: Store) -> None:
+    """Tell how much is kept, as each look of retention does."""
+    with store.write() as connection:
+        count_on(connection)
+    with store.read() as connection:
+        kept_bytes(connection)
 
 
 def _median_ms(action: Callable[[], object], repeats: int = _REPEATS) -> float:

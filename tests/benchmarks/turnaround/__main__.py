@@ -35,8 +35,8 @@ _BUNDLES = ("cxr-pneumonia", "ct-lung")
 _TARGET_S = 0.3
 _LOOK_S = 0.01
 _LIMIT_S = 120
-_Way: TypeAlias = tuple[float, float, Mapping[str, float]]
-"""Seconds to the last SR, seconds to the last object, timeline."""
+_Way: TypeAlias = tuple[float, float, float, Mapping[str, float]]
+"""Seconds to the last SR, to the last object and to the job's end; timeline."""
 
 
 def main() -> None:
@@ -124,7 +124,7 @@ def _measure(
 
 
 def _send(gateway: GatewayProcess, watch: Watch, files: Sequence[Path], waited_s: float) -> _Way:
-    """Send a study; return seconds to the last SR and to the last object, and the timeline."""
+    """Send a study; return seconds to the last SR, to the last object and to the job's end, and the timeline."""
     study_uid = str(pydicom.dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)
     offset = gateway.program.log.stat().st_size
     last_response_at = 0.0
@@ -134,15 +134,16 @@ def _send(gateway: GatewayProcess, watch: Watch, files: Sequence[Path], waited_s
             raise RuntimeError(f"{outcome.path}: {outcome.reason}")
     told: Mapping[str, float] = {}
     stored: list[Stored] = []
-    while len(stored) < told.get("objects", math.inf):
+    while "job.done" not in told or len(stored) < told.get("objects", math.inf):
         if time.time() - last_response_at > _LIMIT_S:
             raise TimeoutError(f"{len(stored)} objects in the PACS within {_LIMIT_S} s\n{gateway.log_tail()}")
-        stored += [each for each in watch.news() if each.study_instance_uid == study_uid]
-        if stored:
-            told = timeline.read(gateway.program.log, offset, study_uid, last_response_at)
+        told = timeline.read(gateway.program.log, offset, study_uid, last_response_at)
+        if "job.released" in told:  # nothing can be there before, and asking takes from the model's processors
+            stored += [each for each in watch.news() if each.study_instance_uid == study_uid]
         time.sleep(_LOOK_S)
     reports = [each.at for each in stored if each.modality == "SR"]
-    return max(reports) - last_response_at - waited_s, stored[-1].at - last_response_at - waited_s, told
+    before = last_response_at + waited_s
+    return max(reports) - before, stored[-1].at - before, told["job.done"] - waited_s, told
 
 
 if __name__ == "__main__":

@@ -13,8 +13,10 @@ _STAGES = (
     ("prepare_s", "prepare"),
     ("infer_s", "infer"),
     ("publish_s", "render"),
-    ("commit_s", "commit"),
+    ("release_s", "release"),
     ("deliver_s", "deliver"),
+    ("complete_s", "complete"),
+    ("commit_s", "commit"),
 )
 
 
@@ -29,6 +31,8 @@ class Run:
     """From the last C-STORE response to the last SR stored in the PACS, less the quiet period that was waited for."""
     all_stored_s: float
     """The same, to the last of all objects."""
+    done_s: float
+    """The same, to the job's end: pictures, documents and FHIR are there."""
     timeline: Mapping[str, float]
     read_s: float
     """Of the model by itself."""
@@ -46,6 +50,7 @@ class Line:
     runs: int
     turnaround_s: float
     all_stored_s: float
+    done_s: float
     model_s: float
     read_s: float
     above_s: float
@@ -70,6 +75,7 @@ def lines(runs: Sequence[Run], quiet_s: float) -> list[Line]:
             runs=len(of_case),
             turnaround_s=_median(run.turnaround_s for run in of_case),
             all_stored_s=_median(run.all_stored_s for run in of_case),
+            done_s=_median(run.done_s for run in of_case),
             model_s=_median(run.model_s for run in of_case),
             read_s=_median(run.read_s for run in of_case),
             above_s=_median(run.turnaround_s - run.model_s for run in of_case),
@@ -84,13 +90,15 @@ def lines(runs: Sequence[Run], quiet_s: float) -> list[Line]:
 def table(found: Sequence[Line]) -> str:
     """Return the lines as text; all times in seconds."""
     names = [name for _, name in _STAGES]
-    head = f"{'case':16} {'wait':6} {'model':>6} {'read':>6} {'to SR':>6} {'above':>6} {'beside':>6} {'to all':>6} |"
-    rows = [head + "".join(f" {name:>8}" for name in names) + f" {'load':>5}"]
+    columns = ("model", "read", "to SR", "above", "beside", "to all", "done")
+    head = f"{'case':16} {'wait':6}" + "".join(f" {name:>6}" for name in columns)
+    rows = [head + " |" + "".join(f" {name:>8}" for name in names) + f" {'load':>5}"]
     for line in found:
         shown = "".join(f" {line.stages[name]:8.3f}" if name in line.stages else f" {'-':>8}" for name in names)
         rows.append(
             f"{line.case:16} {line.end:6} {line.model_s:6.2f} {line.read_s:6.2f} {line.turnaround_s:6.2f} "
-            f"{line.above_s:6.2f} {line.beside_s:6.2f} {line.all_stored_s:6.2f} |{shown} {line.load:5.1f}"
+            f"{line.above_s:6.2f} {line.beside_s:6.2f} {line.all_stored_s:6.2f} {line.done_s:6.2f} "
+            f"|{shown} {line.load:5.1f}"
         )
     return "\n".join(rows)
 

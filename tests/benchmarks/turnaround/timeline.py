@@ -8,7 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-_STAGES = ("ahead_s", "prepare_s", "infer_s", "publish_s", "commit_s")
+_STAGES = ("prepare_s", "infer_s", "publish_s", "release_s", "complete_s", "commit_s")
+_EVENTS = frozenset({"study.routed", "job.claimed", "job.released", "job.done", "delivery.done"})
 
 
 def read(log: Path, offset: int, study_instance_uid: str, last_response_at: float) -> Mapping[str, float]:
@@ -28,7 +29,7 @@ def read(log: Path, offset: int, study_instance_uid: str, last_response_at: floa
         name = event.get("event")
         if name == "study.routed" and event["study_instance_uid"] != study_instance_uid:
             raise RuntimeError("another study is under way")
-        if name in {"study.routed", "job.claimed", "job.done", "delivery.done"}:
+        if name in _EVENTS:
             told[name] = datetime.fromisoformat(event["timestamp"]).timestamp() - last_response_at
         if name == "job.done":
             told |= {stage: event[stage] for stage in _STAGES if stage in event}
