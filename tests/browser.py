@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, Response, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, Response, expect, sync_playwright
 
-from tests.services.process import LOOPBACK, ServiceMissingError
+from tests.services.process import HANGS_S, LOOPBACK, ServiceMissingError
 
 SCREENSHOTS = Path(__file__).resolve().parent.parent / "build" / "screenshots"
 SIZE = (1280, 800)
@@ -27,7 +27,7 @@ _ARGUMENTS = (
     "--enable-unsafe-swiftshader",
     f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {LOOPBACK}",
 )
-_START_TIMEOUT_MS = 60_000
+_HANGS_MS = HANGS_S * 1000
 
 
 class WatchedPage:
@@ -45,12 +45,15 @@ class WatchedPage:
         """Exceptions that nobody caught, and errors written to the console."""
         self.refused: list[tuple[int, str]] = []
         """Status and address of the answers from 400 on."""
+        self.failed: list[str] = []
+        """Requests without an answer, with the browser's reason; `net::ERR_ABORTED`: the page itself ended them."""
         self.strangers: list[str] = []
         """Addresses on other hosts, of which none is answered."""
         page.on("pageerror", self._note_exception)
         page.on("console", self._note_message)
         page.on("response", self._note_response)
         page.on("request", self._note_request)
+        page.on("requestfailed", self._note_failure)
 
     def picture(self, keep_as: str | None = None) -> NDArray[np.uint8]:
         """Return the pixels of what the page shows, (Y, X, 3); under a name the picture is kept."""
@@ -72,6 +75,9 @@ class WatchedPage:
         if response.status >= 400:
             self.refused.append((response.status, response.url))
 
+    def _note_failure(self, request: Request) -> None:
+        self.failed.append(f"{request.method} {request.url}: {request.failure}")
+
     def _note_request(self, request: Request) -> None:
         parts = urlsplit(request.url)
         if parts.scheme not in {"data", "blob"} and parts.hostname != LOOPBACK:
@@ -91,7 +97,8 @@ def chromium() -> Iterator[Browser]:
     if program is None:
         raise ServiceMissingError("Chromium is not installed (Debian package: chromium)")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=_ARGUMENTS, timeout=_START_TIMEOUT_MS)
+        browser = playwright.chromium.launch(executable_path=program, args=_ARGUMENTS, timeout=_HANGS_MS)
+        expect.set_options(timeout=_HANGS_MS)
         try:
             yield browser
         finally:
@@ -102,6 +109,7 @@ def chromium() -> Iterator[Browser]:
 def watched_page(browser: Browser, locale: str = "en-US") -> Iterator[WatchedPage]:
     """Open a page in a profile of its own, with a person's preferred language."""
     context = browser.new_context(viewport={"width": SIZE[0], "height": SIZE[1]}, locale=locale)
+    context.set_default_timeout(_HANGS_MS)
     try:
         yield WatchedPage(context.new_page())
     finally:

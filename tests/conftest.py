@@ -1,17 +1,29 @@
 """Fixtures that bring real services and real studies; see `tests/services` and `tests/studies.py`."""
 
 import gc
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import studies
 from tests.services import postgres, rabbitmq
 from tests.services.orthanc import Orthanc
-from tests.stores import migrated_sqlite, postgres_store, sqlite_store, store
+from tests.stores import migrated_postgres, migrated_sqlite, postgres_store, sqlite_store, store
 
-__all__ = ["migrated_sqlite", "postgres_store", "sqlite_store", "store"]
+__all__ = ["migrated_postgres", "migrated_sqlite", "postgres_store", "sqlite_store", "store"]
+
+# The tests start hundreds of interpreters. Where an image forbids bytecode (as many do), each would compile every
+# library anew, which takes three times as long as all else that a start does.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# How long an example takes, or its drawing, says more of the machine than of the code: by default 0.2 s are a failure.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

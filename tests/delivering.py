@@ -25,7 +25,7 @@ from gateway.services import Counters, Heartbeat
 from gateway.store import Store, deliveries, jobs
 from gateway.store.deliveries import DeliveryRow
 from gateway.store.results import NewArtefact, commit_results
-from tests.services.process import LOOPBACK, Program, free_port, listens, wait_until
+from tests.services.process import HANGS_S, LOOPBACK, Program, free_port, listens, wait_until
 from tests.thresholding import Thresholding
 from tests.working import add_job, take_in
 
@@ -81,7 +81,7 @@ def commit_objects(store: Store, xray: Path, objects: Sequence[Outgoing], to: Se
 
 
 def make_deliverer(
-    store: Store, destinations: Sequence[Destination], timeout_s: float = 5.0
+    store: Store, destinations: Sequence[Destination], timeout_s: float = 60.0
 ) -> tuple[Deliverer, Heartbeat]:
     """Build a deliverer; its counters and state of health are on the heartbeat."""
     heartbeat = Heartbeat(store, "deliver", Counters())
@@ -110,7 +110,7 @@ def storescp(folder: Path, *options: str, port: int | None = None) -> Iterator[i
     program = Program(argv, log=folder.with_suffix(".log"))
     program.start()
     try:
-        wait_until(lambda: listens(chosen), 30, "storescp listens")
+        wait_until(lambda: listens(chosen), HANGS_S, "storescp listens")
         yield chosen
     finally:
         program.stop()

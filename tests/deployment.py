@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from tests.services.process import HANGS_S
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 DEPLOY = REPOSITORY / "deploy"
 CHART = DEPLOY / "helm" / "hybridmed"
@@ -48,7 +50,7 @@ def chart_tools() -> Path:
 def render_chart(*options: str) -> subprocess.CompletedProcess[str]:
     """Run `helm template`."""
     command = [str(chart_tools()), "template", "demo", str(CHART), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANGS_S, check=False)
 
 
 def schema_complaints(manifests: Sequence[Any], scratch: Path) -> list[str]:
@@ -57,6 +59,6 @@ def schema_complaints(manifests: Sequence[Any], scratch: Path) -> list[str]:
     file = scratch / "manifests.json"
     file.write_text(json.dumps(list(manifests)), encoding="utf-8")
     command = [shutil.which("node") or "node", "validate.mjs", str(file)]
-    done = subprocess.run(command, cwd=_CHECKS, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, cwd=_CHECKS, capture_output=True, text=True, timeout=HANGS_S, check=True)
     found: list[str] = json.loads(done.stdout)
     return found

@@ -25,7 +25,7 @@ from tests.unit.web.serving import served
 DICOM_PARTS = 'multipart/related; type="application/dicom"'
 AS_STORED = f"{DICOM_PARTS}; transfer-syntax=*"
 STORE_TYPE = {"Content-Type": f"{DICOM_PARTS}; boundary=BB"}
-LIMITS = StowLimits(reserve_bytes=0, max_instance_bytes=1 << 30, timeout_s=10)
+LIMITS = StowLimits(reserve_bytes=0, max_instance_bytes=1 << 30, timeout_s=60)
 
 
 @contextmanager

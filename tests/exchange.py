@@ -15,9 +15,8 @@ import hl7
 import httpx
 from hl7.mllp import HL7StreamReader, HL7StreamWriter, start_hl7_server
 
+from tests.services.process import HANGS_S
 from tests.unit.fhir import node
-
-_START_S = 60
 
 
 @contextmanager
@@ -26,13 +25,13 @@ def fhir_server() -> Iterator[httpx.Client]:
     node.install()
     command = ["node", "fhir_server.mjs"]
     with subprocess.Popen(command, cwd=node.FOLDER, stdout=subprocess.PIPE, text=True) as process:
-        stuck = threading.Timer(_START_S, process.kill)
+        stuck = threading.Timer(HANGS_S, process.kill)
         stuck.start()
         try:
             assert process.stdout is not None
             port = int(process.stdout.readline())
             stuck.cancel()
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=HANGS_S) as client:
                 yield client
         finally:
             stuck.cancel()
@@ -78,11 +77,11 @@ def mllp_listener(tls: ssl.SSLContext | None = None) -> Iterator[Listener]:
     thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
     thread.start()
     try:
-        assert started.wait(30)
+        assert started.wait(HANGS_S)
         yield listener
     finally:
         ended.set()
-        thread.join(30)
+        thread.join(HANGS_S)
 
 
 def search(server: httpx.Client, query: str) -> list[dict[str, Any]]:

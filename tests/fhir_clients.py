@@ -25,11 +25,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.store import Store, open_store
 from gateway.store.schema import upgrade
 from tests import fhir_made as made
+from tests.services.process import HANGS_S
 from tests.unit.fhir import node
 from tests.unit.web.serving import served
 
 CALLS = Path(__file__).parent / "integration" / "fhir_client_calls.json"
-_TIMEOUT_S = 60
 Json = dict[str, Any]
 
 
@@ -74,7 +74,7 @@ def with_kit(base: str) -> Json:
     """Do the same and more with fhir-kit-client, on node."""
     node.install()
     command = ["node", "kit_client.mjs", base]
-    done = subprocess.run(command, cwd=node.FOLDER, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    done = subprocess.run(command, cwd=node.FOLDER, capture_output=True, text=True, timeout=HANGS_S, check=False)
     if done.returncode:
         raise RuntimeError(f"fhir-kit-client failed: {done.stderr[-1000:]}")
     seen: Json = json.loads(done.stdout)

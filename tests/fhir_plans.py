@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import sqlalchemy as sa
-from fhir_facade.criteria import Clock
+from fhir_facade.matching import Clock
 from fhir_facade.query import understand
 from fhir_facade.search import run_search
 from sqlalchemy.engine import Connection

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import secrets
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,13 +14,13 @@ from urllib.parse import urljoin
 
 import httpx
 
+from tests.services.process import HANGS_S, LOOPBACK, free_port
 from tests.unit.fhir import node
 
 CLIENT = "worklist"
 PROGRAM = "program"
 AUDIENCE = "hybridmed"
 _FORM_ACTION = re.compile(r'action="([^"]+)"')
-_START_S = 30
 _MOST_STEPS = 12
 
 
@@ -35,13 +34,15 @@ class RunningProvider:
     def access_token(self) -> str:
         """Return an access token of the program."""
         auth = (PROGRAM, self.secret)
-        answer = httpx.post(f"{self.issuer}/token", data={"grant_type": "client_credentials"}, auth=auth)
+        answer = httpx.post(
+            f"{self.issuer}/token", data={"grant_type": "client_credentials"}, auth=auth, timeout=HANGS_S
+        )
         token: str = answer.json()["access_token"]
         return token
 
     def sign_in(self, address: str, person: str, redirect_uri: str) -> str:
         """Sign in as a person does, from the address to which a gateway leads; return the address that leads back."""
-        with httpx.Client(timeout=30) as browser:
+        with httpx.Client(timeout=HANGS_S) as browser:
             answer = browser.get(address)
             for _ in range(_MOST_STEPS):
                 onward = answer.headers.get("location")
@@ -62,8 +63,7 @@ class RunningProvider:
 def running_provider(redirect_uri: str, roles: Mapping[str, Sequence[str]]) -> Iterator[RunningProvider]:
     """Run a provider that gives these roles to these persons and programs."""
     node.install()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        issuer = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    issuer = f"http://{LOOPBACK}:{free_port()}"
     secret = secrets.token_urlsafe(16)
     command = ["node", "provider.mjs", issuer, redirect_uri, secret, json.dumps(roles)]
     process = subprocess.Popen(command, cwd=node.FOLDER, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -76,7 +76,7 @@ def running_provider(redirect_uri: str, roles: Mapping[str, Sequence[str]]) -> I
 
 
 def _wait(process: subprocess.Popen[bytes], issuer: str) -> None:
-    deadline = time.monotonic() + _START_S
+    deadline = time.monotonic() + HANGS_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
             httpx.get(f"{issuer}/jwks")

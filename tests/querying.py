@@ -16,6 +16,7 @@ from pynetdicom import AE, build_context, build_role, evt
 from pynetdicom.association import Association
 
 from gateway.association import Limits
+from gateway.calling import PromptEntity
 from gateway.commitment_service import CommitmentService, Committing
 from gateway.config import DicomAddress
 from gateway.decoding import FrameDecoder
@@ -25,7 +26,7 @@ from gateway.query_retrieve.model import PATIENT_ROOT, STUDY_ROOT
 from gateway.services import Heartbeat
 from gateway.store import Store
 from tests.receiving import Running, receiving
-from tests.services.process import LOOPBACK, free_port
+from tests.services.process import HANGS_S, LOOPBACK, free_port
 
 FIND_PATIENT, FIND_STUDY = PATIENT_ROOT.find, STUDY_ROOT.find
 MOVE_STUDY, GET_STUDY = STUDY_ROOT.move, STUDY_ROOT.get
@@ -62,8 +63,8 @@ def asking(
     port: int, contexts: Mapping[str, Sequence[str]] | Sequence[str], calling_ae: str = "VIEWER", **options: object
 ) -> Iterator[Association]:
     """Open an association; contexts by SOP class, in all usual transfer syntaxes if none is named."""
-    ae = AE(calling_ae)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 30
+    ae = PromptEntity(calling_ae)
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = HANGS_S
     given = contexts if isinstance(contexts, Mapping) else dict.fromkeys(contexts, ())
     proposed = [build_context(uid, list(syntaxes) or None) for uid, syntaxes in given.items()]
     association = ae.associate(LOOPBACK, port, contexts=proposed, ae_title="HYBRIDMED", **options)  # type: ignore[arg-type]
@@ -200,7 +201,7 @@ def dcmtk(program: str, *arguments: str, cwd: Path | None = None) -> str:
     """Run a program of dcmtk, not the one of the same name that pynetdicom brings; return all that it said."""
     path = shutil.which(program, path="/usr/bin:/usr/local/bin")
     assert path is not None, f"dcmtk's {program} is not installed"
-    ended = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=120, cwd=cwd, check=False)
+    ended = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=HANGS_S, cwd=cwd, check=False)
     return ended.stdout + ended.stderr
 
 

@@ -18,17 +18,19 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import UID, generate_uid
-from pynetdicom import AE, build_context
+from pynetdicom import build_context
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 
 from gateway.association import Limits, Listening, Receiver
+from gateway.calling import PromptEntity
 from gateway.dimse_service import DimseService, DirectService
 from gateway.errors import CannotUnderstandError
 from gateway.header import read_part10
 from gateway.services import Counters, Heartbeat
 from gateway.store import Store
 from gateway.store.tables import instance
+from tests.services.process import HANGS_S
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
@@ -66,10 +68,10 @@ def receiving(
     thread = threading.Thread(target=receiver.run, args=(stop,))
     thread.start()
     try:
-        yield Running(receiver.wait_until_listening(20), heartbeat, store)
+        yield Running(receiver.wait_until_listening(HANGS_S), heartbeat, store)
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(HANGS_S)
         assert not thread.is_alive()
 
 
@@ -104,8 +106,8 @@ class Answer:
 @contextmanager
 def associated(port: int, sendings: Sequence[Sending], calling_ae: str = "CT1") -> Iterator[Association]:
     """Open an association with a presentation context for each SOP class and transfer syntax."""
-    ae = AE(calling_ae)
-    ae.acse_timeout = ae.network_timeout = ae.dimse_timeout = 60
+    ae = PromptEntity(calling_ae)
+    ae.acse_timeout = ae.network_timeout = ae.dimse_timeout = HANGS_S
     pairs = dict.fromkeys((one.sop_class_uid, one.transfer_syntax_uid) for one in sendings)
     contexts = [build_context(sop_class, syntax) for sop_class, syntax in pairs]
     association = ae.associate("127.0.0.1", port, contexts=contexts, ae_title="HYBRIDMED")
@@ -225,7 +227,7 @@ def spooled_files(store: Store) -> list[Path]:
     return [path for path in (store.data_dir / "incoming").rglob("*") if path.is_file() and path.name != "lock"]
 
 
-def until(claim: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
+def until(claim: Callable[[], bool], what: str, timeout_s: float = HANGS_S) -> None:
     """Wait until something holds."""
     deadline = time.monotonic() + timeout_s
     while not claim():

@@ -13,9 +13,10 @@ import sqlalchemy as sa
 
 from gateway.person_name import folded
 from gateway.store import Store, open_store
-from gateway.store.engine import upsert_sum
+from gateway.store.engine import upsert_sums
 from gateway.store.schema import upgrade
 from gateway.store.tables import association, association_content, instance, series, service, study
+from tests.services import postgres
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
@@ -39,13 +40,25 @@ def sqlite_store(tmp_path: Path, migrated_sqlite: Path) -> Iterator[Store]:
     opened.close()
 
 
+@pytest.fixture(scope="session")
+def migrated_postgres(
+    postgres_server: postgres.PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Give the name of a PostgreSQL database with all tables and no row, to which nobody is connected."""
+    with postgres.database(postgres_server.port) as url:
+        made = open_store(url, tmp_path_factory.mktemp("migrated"))
+        upgrade(made)
+        made.close()
+        yield url.rpartition("/")[2]
+
+
 @pytest.fixture
-def postgres_store(postgres_url: str, tmp_path: Path) -> Iterator[Store]:
+def postgres_store(postgres_server: postgres.PostgresServer, migrated_postgres: str, tmp_path: Path) -> Iterator[Store]:
     """Give a fresh, migrated database on PostgreSQL."""
-    opened = open_store(postgres_url, tmp_path)
-    upgrade(opened)
-    yield opened
-    opened.close()
+    with postgres.database(postgres_server.port, template=migrated_postgres) as url:
+        opened = open_store(url, tmp_path)
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(params=["sqlite_store", "postgres_store"])
@@ -92,7 +105,7 @@ def add_instance(connection: sa.Connection, study_uid: str, series_uid: str, uid
     row |= values
     connection.execute(sa.insert(instance).values(**row))
     carried = {name: row[name] for name in ("association_id", "study_instance_uid", "sop_class_uid")}
-    upsert_sum(connection, association_content, carried | {"instances": 1}, keys=list(carried), add="instances")
+    upsert_sums(connection, association_content, [carried | {"instances": 1}], keys=list(carried), add="instances")
 
 
 def add_association(connection: sa.Connection, uid: str, **values: Any) -> None:

@@ -35,11 +35,11 @@ class Hooked:
     http: httpx.Client
     endpoint: Receiver
     counters: Counters
-    now: datetime = field(default_factory=lambda: datetime.now(UTC) + timedelta(minutes=1))
+    now: datetime = field(default_factory=lambda: datetime.now(UTC) + timedelta(hours=1))
 
     def notifier(self, max_failures: int = 3) -> Notifier:
         """Return a notifier, as after a restart."""
-        limits = NotifierLimits(5.0, max_failures, timedelta(seconds=10), timedelta(hours=1), timedelta(days=30))
+        limits = NotifierLimits(60.0, max_failures, timedelta(seconds=10), timedelta(hours=1), timedelta(days=30))
         heartbeat = Heartbeat(self.store, "deliver", self.counters)
         return Notifier(store=self.store, heartbeat=heartbeat, endpoints=LOOPBACK, limits=limits, now=lambda: self.now)
 

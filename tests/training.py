@@ -74,7 +74,8 @@ def describe_tiny(folder: Path) -> Path:
         text = text.replace(shipped, tiny)
     file = folder / "bundle.toml"
     file.write_text(text, encoding="utf-8")
-    drop_table(file, "novelty")  # its features are the shipped network's
+    for name in ("novelty", "laplace"):  # of the shipped network's features
+        drop_table(file, name)
     return folder
 
 

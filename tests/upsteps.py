@@ -21,7 +21,7 @@ from gateway.web.auth import Access
 from gateway.workitem.service import Workitems
 from gateway.workitem.subscribing import Subscribing
 from gateway.workitem.worklist import Worklist
-from tests.services.process import free_port
+from tests.services.process import HANGS_S, free_port
 from tests.stores import add_instance, add_series, add_study
 from tests.working import eventually, running
 
@@ -64,7 +64,7 @@ def serving(store: Store, access: Access | None = None, reachable: Sequence[str]
     role = WebRole(create_app(parts), bind="127.0.0.1", port=port, closing=parts.closing)
     headers = {"Content-Type": "application/dicom+json", "Accept": "application/dicom+json"}
     address = f"http://127.0.0.1:{port}/dicomweb"
-    with running(role), httpx.Client(base_url=address, headers=headers, timeout=30) as client:
+    with running(role), httpx.Client(base_url=address, headers=headers, timeout=HANGS_S) as client:
         eventually(lambda: _answers(port), "the server listens")
         yield client
 

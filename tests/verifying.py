@@ -81,7 +81,7 @@ def work(store: Store, study_uid: str, outcome: Outcome, to: Sequence[Destinatio
     renderers = Renderers(render_outcome, lambda _outcome, _sources: {"overlay": b"png"}, RENDER_FHIR)
     execution = Execution(store, lambda _: Answering([outcome]), renderers, to, lambda: datetime.now(UTC))
     prepared = execution.prepare(claim)
-    assert execution.commit(prepared, execution.publish(prepared, (outcome,)))
+    assert execution.commit(prepared, execution.complete(prepared, execution.publish(prepared, (outcome,))))
     return job_id
 
 

@@ -24,6 +24,7 @@ from gateway.store import Store, jobs
 from gateway.store.jobs import JobRow
 from gateway.store.results import FhirVersion, IndexEntry
 from gateway.worker import Ahead, FindModel, Limits, Renderers, Worker
+from tests.services.process import HANGS_S
 from tests.stores import add_instance, add_series, add_study
 
 LIMITS = Limits(
@@ -134,12 +135,12 @@ def running(role: Role) -> Iterator[threading.Event]:
         yield stop
     finally:
         stop.set()
-        thread.join(60)
+        thread.join(HANGS_S)
     assert not thread.is_alive(), "the role did not end"
     assert not raised, raised
 
 
-def eventually(is_so: Callable[[], object], what: str, within_s: float = 30.0) -> None:
+def eventually(is_so: Callable[[], object], what: str, within_s: float = HANGS_S) -> None:
     """Return once a condition holds; fail where it does not in time."""
     deadline = time.monotonic() + within_s
     while not is_so():

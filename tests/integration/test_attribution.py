@@ -12,7 +12,7 @@ from inference.attribution import METHODS, attribution_map, pixel_attributions
 from inference.bundle import load_bundle
 from inference.networks.heads import hierarchical_log_probabilities
 from inference.networks.weights import load_network
-from inference.training.explanations import GRAD_CAM, explain, randomised, within
+from inference.training.explanations import GRAD_CAM, explain, randomised, spread_evenly, within
 from inference.training.progress import Progress
 
 _PARENTS = (0, 1, 1)
@@ -72,3 +72,9 @@ def test_explanations_are_judged_on_validation_images(trained: tuple[Path, list[
         assert 0 < figures["within_lungs"] <= 1
         assert 0 < figures["lungs_share"] < 1
         assert abs(figures["randomised_correlation"]) < 0.7
+
+
+def test_the_images_asked_are_spread_over_all() -> None:
+    """A data set sorted by class is not judged by its first class alone; no more are asked than there are."""
+    assert spread_evenly(list(range(0, 100, 10)), 4) == [0, 30, 60, 90]
+    assert spread_evenly([3, 5], 9) == [3, 5]

@@ -34,6 +34,7 @@ from gateway.web.auth import Access
 from tests.auditing import every_act
 from tests.certificates import Authority
 from tests.receiving import until
+from tests.services.process import HANGS_S
 from tests.unit.fhir import cases, node
 from tests.unit.web.serving import served
 
@@ -129,7 +130,7 @@ def repository(context: ssl.SSLContext | None) -> Iterator[tuple[int, list[bytes
         while True:
             try:
                 accepted, _ = listener.accept()
-                accepted.settimeout(10)
+                accepted.settimeout(HANGS_S)
                 peer = context.wrap_socket(accepted, server_side=True) if context else accepted
                 with peer, peer.makefile("rb") as stream:
                     while length := b"".join(iter(lambda s=stream: s.read(1).strip(), b"")):

@@ -22,6 +22,7 @@ from gateway.store import Store
 from gateway.store.tables import audit_cursor, audit_event
 from tests.auditing import every_act
 from tests.receiving import until
+from tests.services.process import HANGS_S
 from tests.stores import NOON, add_association, add_instance, add_series, add_study
 
 KEY = ChainKey(b"k" * 32)
@@ -118,7 +119,7 @@ def test_writers_of_many_processes_make_one_chain(store: Store) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join()
 
     with store.read() as connection:
         verdict = verify(connection, KEY)
@@ -146,7 +147,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_nothing_recorded_is_lost_by_a_kill(sqlite_store: Store) -> None:
     """A process records while its database is away and is killed -9; the next one brings all of it, in order."""
     folder = sqlite_store.data_dir
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(folder)], timeout=60, capture_output=True, check=False)
+    command = [sys.executable, "-c", KILLED, str(folder)]
+    ended = subprocess.run(command, timeout=HANGS_S, capture_output=True, check=False)
     assert ended.returncode == -9
     journal = next((folder / FOLDER).glob("*.journal"))
     with journal.open("ab") as file:

@@ -116,7 +116,7 @@ CREDENTIALS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "re
 
 def open_bucket(url: str) -> Bucket:
     """Open the test's bucket at an address."""
-    section = {"bucket": BUCKET, "endpoint": url, "access_key_id": "test", "secret_access_key": "test", "timeout_s": 5}
+    section = {"bucket": BUCKET, "endpoint": url, "access_key_id": "test", "secret_access_key": "test", "timeout_s": 60}
     return Bucket(S3.model_validate(section))
 
 

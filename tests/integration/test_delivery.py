@@ -47,9 +47,9 @@ def test_results_reach_orthanc_by_both_ways(
     by_web = Destination(name="WEB", address=orthanc.dicomweb_url, send=("sr",))
     commit_objects(store, real_data.cxr[0], objects, ["PACS", "WEB"])
 
-    deliverer, heartbeat = make_deliverer(store, [by_dimse, by_web], timeout_s=30)
+    deliverer, heartbeat = make_deliverer(store, [by_dimse, by_web])
     with running(deliverer):
-        eventually(lambda: {row.state for row in rows_of(store).values()} == {"done"}, "both done", 60)
+        eventually(lambda: {row.state for row in rows_of(store).values()} == {"done"}, "both done")
 
     assert len(orthanc.list_instances(Modality="SEG")) == 1
     assert len(orthanc.list_instances(Modality="SR")) == len(objects) - 1

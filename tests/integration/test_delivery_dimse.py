@@ -29,7 +29,7 @@ def objects(real_data: RealData, tmp_path_factory: pytest.TempPathFactory) -> li
     return render_results(real_data.cxr[0], tmp_path_factory.mktemp("results"))
 
 
-def _sender(port: int, timeout_s: float = 10.0) -> DimseSender:
+def _sender(port: int, timeout_s: float = 60.0) -> DimseSender:
     return DimseSender(DicomAddress("PEER", "127.0.0.1", port), "HYBRIDMED", timeout_s)
 
 

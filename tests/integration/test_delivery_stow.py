@@ -17,7 +17,7 @@ from gateway.delivery.stow import StowSender
 from gateway.errors import DeliveryError, DestinationAwayError
 from tests.delivering import render_results, silent_peer
 from tests.services.orthanc import Orthanc
-from tests.services.process import free_port
+from tests.services.process import HANGS_S, free_port
 from tests.studies import RealData
 
 
@@ -64,7 +64,7 @@ def _failed(objects: list[Outgoing], reason: int) -> dict[str, object]:
 
 def test_orthanc_stores_what_is_sent(objects: list[Outgoing], orthanc: Orthanc, tmp_path: Path) -> None:
     """Every object comes back with the same content; a second time changes nothing."""
-    sender = StowSender(orthanc.dicomweb_url, 30)
+    sender = StowSender(orthanc.dicomweb_url, HANGS_S)
     sender.send(objects)
     sender.send(objects)
 
@@ -79,27 +79,27 @@ def test_failed_instances_are_refusals_with_their_kind(objects: list[Outgoing], 
         _server(status, _failed(objects[:1], 0x0122)) as address,
         pytest.raises(DeliveryError, match=f"{objects[0].kind}: status 0122, SOP class not supported"),
     ):
-        StowSender(address, 5).send(objects)
+        StowSender(address, HANGS_S).send(objects)
 
 
 def test_failed_instances_for_want_of_room_may_pass(objects: list[Outgoing]) -> None:
     """A700 is tried again without end."""
     with _server(202, _failed(objects, 0xA700)) as address, pytest.raises(DestinationAwayError):
-        StowSender(address, 5).send(objects)
+        StowSender(address, HANGS_S).send(objects)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
 def test_a_server_that_takes_nothing_for_now_may_pass(objects: list[Outgoing], status: int) -> None:
     """Access and faults of the server are mended without another send by hand."""
     with _server(status, {}) as address, pytest.raises(DestinationAwayError, match=f"HTTP {status}"):
-        StowSender(address, 5).send(objects)
+        StowSender(address, HANGS_S).send(objects)
 
 
 @pytest.mark.parametrize("status", [400, 409, 413, 415])
 def test_a_refusal_without_a_list_is_a_refusal(objects: list[Outgoing], status: int) -> None:
     """What was sent is what it dislikes."""
     with _server(status, {}) as address, pytest.raises(DeliveryError, match=f"HTTP {status}"):
-        StowSender(address, 5).send(objects)
+        StowSender(address, HANGS_S).send(objects)
 
 
 @pytest.mark.parametrize("answer", [{"00081198": []}, {"00081198": {"Value": ["x"]}}, [7], {"00081198": {"Value": 5}}])
@@ -107,7 +107,7 @@ def test_an_answer_that_is_no_dicom_json_is_a_refusal_or_nothing(objects: list[O
     """A server that answers nonsense ends no thread: it is told as a refusal, or taken as the success it claims."""
     with _server(200, answer) as address:
         try:
-            StowSender(address, 5).send(objects)
+            StowSender(address, HANGS_S).send(objects)
         except DeliveryError as error:
             assert "JSON" in str(error)
         else:

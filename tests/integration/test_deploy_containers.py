@@ -13,6 +13,7 @@ from gateway.cli.running import _roles
 from gateway.config import load_settings
 from gateway.supervisor import ROLES
 from tests.deployment import DEPLOY, read_yaml
+from tests.services.process import HANGS_S
 
 CONTAINERFILE = DEPLOY / "containers" / "Containerfile"
 COMPOSE = DEPLOY / "compose" / "compose.yaml"
@@ -50,6 +51,25 @@ def test_an_image_runs_without_root_and_tells_its_health(target: str) -> None:
     assert set(_roles(command.words[2])) == ({"work"} if target == "worker" else {*ROLES} - {"work"})
 
 
+@pytest.mark.parametrize(("target", "stages"), [("worker", ["build"]), ("gateway", ["build", "build-gateway"])])
+def test_what_is_left_out_of_an_image_is_not_missed(target: str, stages: list[str]) -> None:
+    """Every module that the image's roles load comes without what its stages remove; the worker's model answers."""
+    removed = [name for stage in stages for name in _removed(stage)]
+    assert removed
+    lacks = removed if target == "worker" else [*removed, "torch", "scipy", "monai"]
+
+    ended = subprocess.run(
+        [sys.executable, "-c", _LOAD.format(lacks=lacks) + _USE[target]],
+        capture_output=True,
+        text=True,
+        timeout=HANGS_S,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert "used" in ended.stdout
+
+
 def test_bases_are_exact(services: dict[str, Any]) -> None:
     """Every image of others has a full version as its tag; no stage but the first comes from outside."""
     stages = read_stages(CONTAINERFILE)
@@ -78,7 +98,7 @@ def test_what_is_copied_into_the_images_is_there_and_let_through() -> None:
 def test_compose_follows_its_schema() -> None:
     """The schema of the compose specification takes the file."""
     command = [PROGRAMS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANGS_S, check=False)
 
     assert ended.returncode == 0, ended.stdout
 
@@ -133,13 +153,56 @@ def test_secrets_are_read_from_files_and_made_once(tmp_path: Path, monkeypatch: 
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
 
 
+def _removed(stage: str) -> Iterator[str]:
+    """Yield the modules, as patterns, that a stage takes out of site-packages."""
+    for instruction in read_stages(CONTAINERFILE)[stage].instructions:
+        _, _, paths = instruction.rest.partition("rm -rf ")
+        if instruction.name == "RUN" and paths:
+            names = (word for word in paths.partition("&&")[0].split() if not word.startswith("/"))
+            yield from (name.replace("/", ".") for name in names if "__pycache__" not in name)
+
+
+_LOAD = """
+import fnmatch, importlib, pkgutil, sys
+LACKS = {lacks!r}
+
+class Lacking:
+    def find_spec(self, name, path=None, target=None):
+        if any(fnmatch.fnmatchcase(name, each) or name.startswith(each + ".") for each in LACKS):
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Lacking())
+"""
+_USE = {
+    "worker": """
+from pathlib import Path
+import gateway.wiring.work
+from inference.bundle import default_bundle_dir, load_bundle
+from inference.predict import Predictor
+from inference.predict_volume import VolumePredictor
+model = Predictor(load_bundle(default_bundle_dir() / "cxr-pneumonia"), "cpu")
+assert model.run(model.prepare([[Path(gateway.__file__).parent / "samples" / "cxr-viral.dcm"]]))[0].findings
+VolumePredictor(load_bundle(default_bundle_dir() / "ct-lung"), "cpu")
+print("used")
+""",
+    "gateway": """
+import fhir_facade, gateway
+for root in (gateway, fhir_facade):
+    for module in pkgutil.walk_packages(root.__path__, root.__name__ + "."):
+        if not module.name.endswith("__main__") and module.name != "gateway.wiring.work":
+            importlib.import_module(module.name)
+print("used")
+""",
+}
+
+
 def _hadolint(path: Path) -> str:
     command = [PROGRAMS / "hadolint", "--no-color", "--config", DEPLOY.parent / ".hadolint.yaml", path]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANGS_S, check=False).stdout
 
 
 def _make_secrets(folder: Path) -> None:
-    subprocess.run(["sh", DEPLOY / "compose" / "secrets.sh", folder], check=True, timeout=60)
+    subprocess.run(["sh", DEPLOY / "compose" / "secrets.sh", folder], check=True, timeout=HANGS_S)
 
 
 def _mounted(service: dict[str, Any]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from gateway.supervisor import ROLES
 from tests.deployment import DEPLOY
+from tests.services.process import HANGS_S
 
 UNITS = Path("etc/systemd/system")
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not there")
@@ -53,6 +55,31 @@ def test_all_roles_start_unless_some_are_named(installed: Path, tmp_path: Path) 
     assert install(tmp_path, "radiate").returncode == 2
 
 
+def test_the_command_line_has_the_settings_of_the_units(installed: Path, tmp_path: Path) -> None:
+    """What an operator types reads the same settings, secrets and data as the roles that run."""
+    program = tmp_path / "hybridmed"
+    program.write_text("#!/bin/sh\nenv\necho ARGUMENTS=$*\n")
+    program.chmod(0o755)
+    script = (installed / "usr/local/bin/hybridmed").read_text()
+    moved = script.replace("/opt/hybridmed/bin/hybridmed", str(program)).replace("= hybridmed ]", '= "$(id -un)" ]')
+    unit = (DEPLOY / "systemd/hybridmed@.service").read_text()
+
+    ended = subprocess.run(
+        ["sh", "-c", moved, "hybridmed", "dead", "list"],
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=HANGS_S,
+        check=False,
+    )
+
+    told = set(ended.stdout.splitlines())
+    of_unit = set(re.findall(r"HYBRIDMED_(?:CONFIG|DATA_DIR|SECRETS_DIR)=\S+", unit))
+    assert len(of_unit) == 3
+    assert of_unit <= told, ended.stderr
+    assert "ARGUMENTS=dead list" in told
+
+
 @needs_systemd
 @pytest.mark.parametrize("role", ROLES)
 def test_systemd_understands_the_units(installed: Path, role: str) -> None:
@@ -83,12 +110,12 @@ def test_units_are_closed(installed: Path, role: str) -> None:
 def install(root: Path, *roles: str) -> subprocess.CompletedProcess[str]:
     """Run the script for a root of the test's."""
     command = ["sh", DEPLOY / "install.sh", "--root", root, "--no-packages", *roles]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANGS_S, check=False)
 
 
 def analyse(root: Path, *arguments: str) -> str:
     """Run systemd-analyze over a root and return all that it says."""
     command = ["systemd-analyze", f"--root={root}", *arguments]
     env = {**os.environ, "SYSTEMD_LOG_LEVEL": "notice"}
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANGS_S, check=False, env=env)
     return ended.stdout + ended.stderr

@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from gateway.store import Store
 from gateway.tls import has_hybrid_group
 from tests.certificates import Authority, Identity
 from tests.receiving import image, rows, until
+from tests.services.process import HANGS_S, free_port, listens
 
 
 @dataclass
@@ -62,7 +62,7 @@ def secured(
     heartbeat = Heartbeat(store, "receive", counters)
     rules = DicomTls(enabled=True, **section)  # type: ignore[arg-type] # as the caller gives them
     who = Listening("HYBRIDMED", "127.0.0.1", 0, path=path, secure_port=0, is_plain=is_plain)
-    limits = Limits(reserve_bytes=0, drain_s=2, association_timeout_s=5)
+    limits = Limits(reserve_bytes=0, drain_s=2)
     channel = SecureChannel(files, rules, counters)
     receiver = Receiver(store, who, limits, heartbeat, (), Admission((), rules.certificates), channel)
     stop = threading.Event()
@@ -70,12 +70,12 @@ def secured(
     with Trail(store, ChainKey(), counters):
         thread.start()
         try:
-            plain_port = receiver.wait_until_listening(20)
+            plain_port = receiver.wait_until_listening(HANGS_S)
             assert receiver.secure_port is not None
             yield Secured(receiver.secure_port, plain_port, authority, ours, store, counters)
         finally:
             stop.set()
-            thread.join(30)
+            thread.join(HANGS_S)
             assert not thread.is_alive()
 
 
@@ -83,7 +83,7 @@ def dcmtk(program: str, here: Secured, who: Identity, *rest: str, ca: Path | Non
     """Run an SCU of dcmtk over TLS and return its exit status."""
     files = ["+tls", str(who.key), str(who.certificate), "+cf", str(ca or here.authority.certificate)]
     command = [program, *files, "-aet", ae, "-aec", "HYBRIDMED", "127.0.0.1", str(here.port), *rest]
-    return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode
+    return subprocess.run(command, capture_output=True, timeout=HANGS_S, check=False).returncode
 
 
 def alerts(store: Store) -> list[str]:
@@ -101,7 +101,7 @@ def test_dcmtk_stores_over_tls_and_strangers_do_not(
     large.add_new("PixelData", "OB", bytes(3 << 20))
     files = [str(write(each, tmp_path / f"{number}.dcm")) for number, each in enumerate((large, image()))]
 
-    with secured(sqlite_store, tmp_path, path, certificates={"cn:ct1.example": ("CT1",)}, handshake_s=1) as here:
+    with secured(sqlite_store, tmp_path, path, certificates={"cn:ct1.example": ("CT1",)}, handshake_s=60) as here:
         known = here.authority.issue("ct1.example")
         expired = here.authority.issue("old.example", is_expired=True)
         stranger = Authority(tmp_path / "other", "Other").issue("ct1.example")
@@ -111,7 +111,7 @@ def test_dcmtk_stores_over_tls_and_strangers_do_not(
         assert dcmtk("echoscu", here, expired) != 0
         assert dcmtk("echoscu", here, known, ae="CT2") != 0
         anonymous = ["openssl", "s_client", "-connect", f"127.0.0.1:{here.port}", "-quiet"]
-        said = subprocess.run(anonymous, input=b"x", capture_output=True, timeout=30, check=False).stderr
+        said = subprocess.run(anonymous, input=b"x", capture_output=True, timeout=HANGS_S, check=False).stderr
         assert re.search(rb"certificate required|alert", said)
         until(lambda: len(rows(sqlite_store)) == 2, "both are indexed")
         until(lambda: len(alerts(sqlite_store)) == 4, "the alerts are in the trail")
@@ -131,9 +131,9 @@ def test_dcmtk_stores_over_tls_and_strangers_do_not(
 
 def test_a_stalled_handshake_holds_up_no_one_and_ends(sqlite_store: Store, tmp_path: Path) -> None:
     """Twenty peers stop in the middle; another stores meanwhile; they are closed when their time is over."""
-    with secured(sqlite_store, tmp_path, handshake_s=2) as here:
+    with secured(sqlite_store, tmp_path, handshake_s=10) as here:
         known = here.authority.issue("ct1.example")
-        stalled = [socket.create_connection(("127.0.0.1", here.port), timeout=30) for _ in range(20)]
+        stalled = [socket.create_connection(("127.0.0.1", here.port), timeout=HANGS_S) for _ in range(20)]
         for peer in stalled:
             peer.sendall(b"\x16\x03\x01")
 
@@ -151,7 +151,7 @@ def test_a_new_certificate_is_shown_without_a_restart(sqlite_store: Store, tmp_p
 
     def shown(*options: str) -> str:
         command = ["openssl", "s_client", "-connect", f"127.0.0.1:{here.port}", "-showcerts", *options]
-        said = subprocess.run(command, input=b"", capture_output=True, timeout=30, check=False).stdout
+        said = subprocess.run(command, input=b"", capture_output=True, timeout=HANGS_S, check=False).stdout
         certificate = re.search(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", said, re.DOTALL)
         return certificate[0].decode() if certificate else ""
 
@@ -172,27 +172,26 @@ def test_results_go_out_over_tls(sqlite_store: Store, tmp_path: Path) -> None:
     strange = Authority(tmp_path / "strange", "Strange").certificate
     taken = tmp_path / "taken"
     taken.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     program = shutil.which("storescp") or "storescp"
     options = ["+tls", str(theirs.key), str(theirs.certificate), "+cf", str(authority.certificate), "-od", str(taken)]
     pacs = subprocess.Popen([program, *options, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until(lambda: _listens(port), "storescp listens")
+        until(lambda: listens(port), "storescp listens")
         address = DicomAddress("PACS", "127.0.0.1", port, tls=True)
         files = Tls(certificate=ours.certificate, key=ours.key, peer_ca=authority.certificate)
         objects = outgoing_of(image(), tmp_path)
 
-        DimseSender(address, "HYBRIDMED", 10, ClientChannel(files, DicomTls())).send(objects)
+        DimseSender(address, "HYBRIDMED", 60, ClientChannel(files, DicomTls())).send(objects)
         assert len(dicom_files([taken])) == 1
         wary = ClientChannel(files.model_copy(update={"peer_ca": strange}), DicomTls())
         with pytest.raises(DestinationAwayError):
-            DimseSender(address, "HYBRIDMED", 10, wary).send(objects)
+            DimseSender(address, "HYBRIDMED", 60, wary).send(objects)
         with pytest.raises(ConfigurationError):
-            DimseSender(address, "HYBRIDMED", 10).send(objects)
+            DimseSender(address, "HYBRIDMED", 60).send(objects)
     finally:
         pacs.terminate()
-        pacs.wait(20)
+        pacs.wait(HANGS_S)
 
 
 def outgoing_of(data_set: Dataset, folder: Path) -> list[Outgoing]:
@@ -208,12 +207,3 @@ def write(data_set: Dataset, path: Path) -> Path:
     data_set.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data_set.save_as(path, enforce_file_format=True)
     return path
-
-
-def _listens(port: int) -> bool:
-    time.sleep(0.05)
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True

@@ -14,37 +14,24 @@ from pydicom.data import get_testdata_file
 from gateway.broker import Broker, EmbeddedBroker
 from gateway.config import Match, Rule
 from gateway.dispatcher import Dispatcher, DispatchTimes, Router, read_tag
-from gateway.errors import BrokerAwayError, NotFoundError
+from gateway.errors import BrokerAwayError
 from gateway.job import State
 from gateway.rabbitmq import RabbitBroker, RabbitOptions, ReconnectPolicy
 from gateway.relay import Relay
-from gateway.reprocess import Reprocessed, Request, reprocess
-from gateway.routing import BundleOffer
 from gateway.services import GONE_S, Counters, Heartbeat
 from gateway.store import Store, jobs, studies
 from gateway.store.services import list_services
 from gateway.store.tables import association, association_content, study
 from gateway.sweeper import Sweeper
 from gateway.testing import MemoryBroker
+from tests.dispatching import CT, MR, UID, finish, list_jobs, receive
 from tests.services import rabbitmq
-from tests.stores import NOON, add_association, add_instance, add_series, add_service, add_study
+from tests.services.process import HANGS_S
+from tests.stores import NOON, add_association, add_instance, add_series, add_service
 
-CT = BundleOffer("ct-lung", lambda modality, *_: modality == "CT")
-MR = BundleOffer("mr-hippocampus", lambda modality, *_: modality == "MR")
 QUIET_S = 10.0
 QUIET = timedelta(seconds=QUIET_S)
 STALE = timedelta(minutes=10)
-SOON_S = 20.0
-UID = "1.2.3"
-
-
-def receive(store: Store, uid: str = UID, modality: str = "CT", count: int = 2, **values: object) -> None:
-    """Put a study into the database as it arrives at noon over the association a1."""
-    with store.write() as connection:
-        add_study(connection, uid, **{"state": "receiving"} | values)
-        add_series(connection, uid, f"{uid}.1", modality)
-        for number in range(count):
-            add_instance(connection, uid, f"{uid}.1", f"{uid}.1.{number}")
 
 
 def make(
@@ -63,27 +50,13 @@ def get_study(store: Store, uid: str = UID) -> studies.StudyRow:
         return studies.get_study(connection, uid)
 
 
-def list_jobs(store: Store) -> list[jobs.JobRow]:
-    """Read all jobs."""
-    with store.read() as connection:
-        return jobs.list_jobs(connection)
-
-
-def finish(store: Store, job_id: str, now: datetime = NOON) -> None:
-    """Claim and finish a job."""
-    with store.write() as connection:
-        claimed = jobs.claim(connection, job_id, "w", now, 60)
-        assert claimed is not None
-        assert jobs.finish(connection, claimed, now, algorithm=None, summary=None, reason=None)
-
-
 def in_threads(*functions: object) -> None:
     """Run functions at the same moment and wait for them."""
     threads = [threading.Thread(target=function) for function in functions]  # type: ignore[arg-type] # callables
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join()
 
 
 def test_a_quiet_study_becomes_a_job_with_its_message(store: Store) -> None:
@@ -305,13 +278,13 @@ def test_the_role_serves_until_told_to_stop(store: Store) -> None:
     role.start()
     receive(store, announced_count=2, last_received_at=datetime.now(UTC))
     begun = time.monotonic()
-    while not list_jobs(store) and time.monotonic() - begun < SOON_S:
+    while not list_jobs(store) and time.monotonic() - begun < HANGS_S:
         time.sleep(0.02)
     took_s = time.monotonic() - begun
     stop.set()
-    role.join(SOON_S)
+    role.join(HANGS_S)
 
-    assert took_s < SOON_S
+    assert took_s < HANGS_S
     assert not role.is_alive()
 
 
@@ -329,11 +302,11 @@ def test_dispatching_goes_on_while_rabbitmq_is_away_and_all_arrives_afterwards(
     receive(store, "1.1", announced_count=2)
     for role in roles:
         role.start()
-    first = brokers[2].receive(60)
+    first = brokers[2].receive(HANGS_S)
     private_rabbitmq.stop()
     receive(store, "1.2", announced_count=2)
     receive(store, "1.3", announced_count=2)
-    deadline = time.monotonic() + SOON_S
+    deadline = time.monotonic() + HANGS_S
     reasons: set[str | None] = set()
     while time.monotonic() < deadline and (len(list_jobs(store)) < 3 or reasons in (set(), {None})):
         for beat in beats:
@@ -344,7 +317,7 @@ def test_dispatching_goes_on_while_rabbitmq_is_away_and_all_arrives_afterwards(
     made_while_away = len(list_jobs(store))
     private_rabbitmq.start()
     worked_on = []
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANGS_S
     while len(worked_on) < 3 and time.monotonic() < deadline:
         try:
             received = brokers[2].receive(1)
@@ -358,7 +331,7 @@ def test_dispatching_goes_on_while_rabbitmq_is_away_and_all_arrives_afterwards(
         received.ack()
     stop.set()
     for role in roles:
-        role.join(SOON_S)
+        role.join(HANGS_S)
     for broker in brokers:
         broker.close()
 
@@ -366,62 +339,3 @@ def test_dispatching_goes_on_while_rabbitmq_is_away_and_all_arrives_afterwards(
     assert made_while_away == 3
     assert any(reason is not None and reason.startswith("broker: RabbitMQ at") for reason in reasons)
     assert sorted(worked_on) == sorted(row.id for row in list_jobs(store))
-
-
-def again(store: Store, request: Request) -> list[Reprocessed]:
-    """Reprocess at one o'clock."""
-    count, each = reprocess(store, Router(store, (), (CT, MR), ("PACS",)), request, NOON + timedelta(hours=1))
-    done = list(each)
-    assert len(done) == count
-    return done
-
-
-def test_reprocessing_makes_the_next_revision_of_what_gave_a_result(store: Store) -> None:
-    """The bundle that ran before, else what routing says; never a study that is still arriving."""
-    receive(store, "1.1", state="routed")
-    receive(store, "1.2", modality="MR", state="routed")
-    receive(store, "1.3")
-    receive(store, "1.4", modality="US", state="unrouted")
-    with store.write() as connection:
-        first = jobs.create_job(
-            connection,
-            study_instance_uid="1.1",
-            study_revision=1,
-            bundle="mr-hippocampus",
-            priority="routine",
-            destinations=("OLD",),
-            requested_by="dispatch",
-            now=NOON,
-        )
-    finish(store, first)
-    outcomes = {one.study_instance_uid: one for one in again(store, Request(studies.StudyFilter(), priority="stat"))}
-    made = {row.study_instance_uid: row for row in list_jobs(store) if row.id != first}
-
-    assert set(made) == {"1.1", "1.2"}
-    assert (made["1.1"].bundle, made["1.1"].revision, made["1.1"].destinations) == ("mr-hippocampus", 2, ["OLD"])
-    assert (made["1.2"].bundle, made["1.2"].priority, made["1.2"].requested_by) == (
-        "mr-hippocampus",
-        "stat",
-        "reprocess",
-    )
-    assert "still arriving" in str(outcomes["1.3"].reason)
-    assert "no bundle takes" in str(outcomes["1.4"].reason)
-
-
-def test_reprocessing_takes_a_list_a_modality_or_a_time(store: Store) -> None:
-    """And says which UID or bundle it does not know before it begins."""
-    receive(store, "1.1", state="routed")
-    receive(store, "1.2", modality="MR", state="routed", last_received_at=NOON + timedelta(minutes=1))
-
-    def uids(**which: object) -> list[str]:
-        request = Request(studies.StudyFilter(**which), bundle="ct-lung")  # type: ignore[arg-type] # a test's shorthand
-        return [one.study_instance_uid for one in again(store, request)]
-
-    assert uids(uids=("1.1",)) == ["1.1"]
-    assert uids(modality="MR") == ["1.2"]
-    assert uids(received_since=NOON + timedelta(seconds=30)) == ["1.2"]
-    assert "1.2" not in uids(received_before=NOON + timedelta(seconds=30))
-    with pytest.raises(NotFoundError, match="no study 9"):
-        uids(uids=("1.1", "9"))
-    with pytest.raises(NotFoundError, match="no bundle us-thyroid; installed: ct-lung, mr-hippocampus"):
-        again(store, Request(studies.StudyFilter(), bundle="us-thyroid"))

@@ -15,7 +15,7 @@ from gateway.store.deliveries import create_deliveries, list_deliveries
 from gateway.wiring import build_role
 from gateway.wiring.exchange import build_exchange_rules
 from tests.hooks import receiver
-from tests.services.process import wait_until
+from tests.services.process import HANGS_S, wait_until
 from tests.unit.fhir import cases
 from tests.unit.web.serving import served
 
@@ -46,16 +46,20 @@ def test_the_role_does_it_all_and_stops(sqlite_store: Store, tmp_path: Path, mon
                 elsewhere = wanted | {"endpoint": f"{endpoint.url}/other"}
                 refused = http.post("/Subscription", json=subscription | {"channel": elsewhere}, headers=JSON)
                 address = f"/Subscription/{created.json()['id']}"
-                wait_until(lambda: http.get(address).json()["status"] == "active", 20, "the subscription is active")
+                wait_until(
+                    lambda: http.get(address).json()["status"] == "active", HANGS_S, "the subscription is active"
+                )
                 done = cases.finished(cases.pneumonia())
                 cases.commit(sqlite_store, done)
                 with sqlite_store.write() as connection:
                     create_deliveries(connection, done.job.job_id, ["EHR"], done.now)
-                wait_until(lambda: bool(endpoint.told), 20, "the endpoint is told")
-                wait_until(lambda: {each.method for each in hospital.told} == {"GET", "POST"}, 20, "both have come")
+                wait_until(lambda: bool(endpoint.told), HANGS_S, "the endpoint is told")
+                wait_until(
+                    lambda: {each.method for each in hospital.told} == {"GET", "POST"}, HANGS_S, "both have come"
+                )
         finally:
             stop.set()
-            thread.join(30)
+            thread.join(HANGS_S)
         told, asked = endpoint.take(), {each.method: each for each in hospital.take()}
     with sqlite_store.read() as connection:
         (delivery,) = list_deliveries(connection)

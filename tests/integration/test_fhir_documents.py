@@ -49,7 +49,7 @@ def worked(local_store: Store, tmp_path: Path) -> Iterator[tuple[Store, str, htt
     model = verifying.Answering([outcome])
     execution = Execution(local_store, lambda _: model, renderers, (), lambda: datetime.now(UTC))
     prepared = execution.prepare(claim)
-    assert execution.commit(prepared, execution.publish(prepared, (outcome,)))
+    assert execution.commit(prepared, execution.complete(prepared, execution.publish(prepared, (outcome,))))
     with served(create_app(local_store)) as client:
         yield local_store, job_id, client
 

@@ -86,6 +86,7 @@ ODD = st.sampled_from(
     ]
 )
 VALUES = st.one_of(st.text(max_size=40), DATES, st.integers().map(str), ODD)
+CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 QUERIES = st.lists(st.tuples(st.builds("{}{}".format, NAMES, MODIFIERS), VALUES), max_size=5)
 
 
@@ -97,7 +98,7 @@ def client(store: Store) -> Iterator[httpx.Client]:
         yield opened
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=CHECKS)
 @given(path=PATHS, pairs=QUERIES, raw=st.text(max_size=60), is_strict=st.booleans(), is_post=st.booleans())
 def test_no_query_breaks_the_server(  # noqa: PLR0913, PLR0917 # what Hypothesis draws
     client: httpx.Client, path: str, pairs: list[tuple[str, str]], raw: str, is_strict: bool, is_post: bool
@@ -120,7 +121,7 @@ def test_no_query_breaks_the_server(  # noqa: PLR0913, PLR0917 # what Hypothesis
         assert response.json()["resourceType"] == ("Bundle" if response.status_code == 200 else "OperationOutcome")
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=CHECKS)
 @given(
     body=st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=20),

@@ -52,7 +52,7 @@ class Asking:
             store=self.store,
             heartbeat=Heartbeat(self.store, "deliver", self.counters),
             server=server,
-            client=HttpClient(5.0, 1 << 20),
+            client=HttpClient(60.0, 1 << 20),
             headers={"Authorization": "Bearer not-for-logs"},
             types=types,
             take=Polled(patients, server),

@@ -66,7 +66,7 @@ def work(store: Store, study_uid: str) -> str:
     model = verifying.Answering([verifying.OUTCOME])
     execution = Execution(store, lambda _: model, renderers, (), lambda: datetime.now(UTC))
     prepared = execution.prepare(claim)
-    assert execution.commit(prepared, execution.publish(prepared, (verifying.OUTCOME,)))
+    assert execution.commit(prepared, execution.complete(prepared, execution.publish(prepared, (verifying.OUTCOME,))))
     return job_id
 
 

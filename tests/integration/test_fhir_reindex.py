@@ -7,7 +7,7 @@ from datetime import UTC
 
 import pytest
 import sqlalchemy as sa
-from fhir_facade.criteria import Clock
+from fhir_facade.matching import Clock
 from fhir_facade.query import understand
 from fhir_facade.reindex import reindex
 from fhir_facade.search import run_search
@@ -16,7 +16,7 @@ from gateway.store import Store
 from gateway.store.results import IndexEntry, lock_resources, write_resources
 from gateway.store.tables import fhir_index, fhir_index_state
 from tests import fhir_made as made
-from tests.services.process import wait_until
+from tests.services.process import HANGS_S, wait_until
 
 
 def ids(store: Store, resource_type: str, *pairs: tuple[str, str]) -> list[str]:
@@ -64,9 +64,9 @@ def test_it_never_waits_in_a_circle_with_what_writes(store: Store) -> None:
         with store.write() as connection:
             lock_resources(connection, [held])
             thread.start()
-            wait_until(lambda: _waits(store), 10, "the index waits")
+            wait_until(lambda: _waits(store), HANGS_S, "the index waits")
             lock_resources(connection, names)
-        thread.join(10)
+        thread.join(HANGS_S)
 
     assert counts == [len(names)] * 2
 

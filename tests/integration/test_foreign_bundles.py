@@ -57,7 +57,7 @@ def test_a_study_goes_through_a_foreign_network(
 
     worker = build(settings, sqlite_store, Heartbeat(sqlite_store, "work", Counters()))
     with running(worker):
-        eventually(lambda: job_of(sqlite_store, job_id).state in {State.DONE, State.DEAD}, "the job is over", 120)
+        eventually(lambda: job_of(sqlite_store, job_id).state in {State.DONE, State.DEAD}, "the job is over")
 
     job = job_of(sqlite_store, job_id)
     assert (job.state, job.reason) == (State.DONE, None)

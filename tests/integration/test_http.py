@@ -16,6 +16,7 @@ from gateway.store import Store
 from gateway.web import HttpParts, WebRole, create_app
 from gateway.web.auth import Access
 from gateway.web.protocol import LONGEST_HEAD
+from tests.services.process import HANGS_S, free_port, listens, wait_until
 from tests.unit.web.serving import served
 
 
@@ -33,7 +34,8 @@ def test_an_answer_to_what_nobody_foresaw_carries_the_headers_too(local_store: S
     parts = replace(application(local_store), fhir=_failing)
     with served(create_app(parts)) as client:
         # A connection for each: the server closes one on which an exception came up to it.
-        answers = [httpx.get(client.base_url.join(address)) for address in ("/fhir/Patient", "/healthz", "/nowhere")]
+        addresses = [client.base_url.join(path) for path in ("/fhir/Patient", "/healthz", "/nowhere")]
+        answers = [httpx.get(address, timeout=60) for address in addresses]
 
     assert [answer.status_code for answer in answers] == [500, 200, 404]
     for name in ("X-Content-Type-Options", "X-Frame-Options", "Content-Security-Policy", "Cache-Control"):
@@ -57,17 +59,17 @@ def test_a_head_without_end_is_refused(local_store: Store) -> None:
     Trailers behind the body that go on and on end the connection too: many of them, and one.
     """
     stop = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     role = WebRole(create_app(application(local_store)), bind="127.0.0.1", port=port)
     thread = threading.Thread(target=role.run, args=(stop,))
     thread.start()
     try:
+        wait_until(lambda: listens(port), HANGS_S, "the role listens")
         base = f"http://127.0.0.1:{port}"
-        with httpx.Client(transport=httpx.HTTPTransport(retries=6), base_url=base, timeout=30) as client:
+        with httpx.Client(base_url=base, timeout=60) as client:
             client.get("/healthz")
             long_body = client.post("/dicomweb/studies", content=b"x" * (LONGEST_HEAD * 4))
-        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: ")
             answer = _flood(connection)
         ends = [_is_cut(port, trailer) for trailer in (b"a: b\r\n" * 700, b"x" * 4096)]
@@ -81,7 +83,7 @@ def test_a_head_without_end_is_refused(local_store: Store) -> None:
 
 
 def _is_cut(port: int, trailer: bytes) -> bool:
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nx: ")
         try:
             for _ in range(1024):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from gateway.web import HttpParts, WebRole, create_app
 from gateway.web.auth import Access
 from gateway.web.live import LiveFeed
 from tests.integration.worklist_rows import suspicious
+from tests.services.process import HANGS_S, free_port, listens, wait_until
 from tests.unit.web.serving import served
 
 BEARER = "correct horse"
@@ -59,16 +59,15 @@ def events(lines: Iterator[str]) -> Iterator[str]:
 
 
 def test_open_pages_are_told_of_changes(sqlite_store: Store, client: httpx.Client) -> None:
-    """A study arrives, and every open page is told once, within seconds."""
+    """A study arrives after the streams have begun, and every open page is told once, soon."""
     with client.stream("GET", "/worklist/events") as one, client.stream("GET", "/worklist/events") as other:
         streams = [events(one.iter_lines()), events(other.iter_lines())]
         assert [next(stream) for stream in streams] == ["hello", "hello"]
-        time.sleep(1.5)  # the first look has been taken: nothing is new before something happens
         began = time.monotonic()
         suspicious(sqlite_store)
 
         assert [next(stream) for stream in streams] == ["changed", "changed"]
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
         assert one.headers["content-type"].startswith("text/event-stream")
         assert one.headers["cache-control"] == "no-store"
 
@@ -82,7 +81,7 @@ def test_the_number_of_live_pages_is_bounded(sqlite_store: Store) -> None:
             assert next(told) == "hello"
             refused = client.get("/events")
         statuses = []
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + HANGS_S
         while 200 not in statuses and time.monotonic() < deadline:
             with client.stream("GET", "/events") as later:
                 statuses.append(later.status_code)
@@ -92,27 +91,26 @@ def test_the_number_of_live_pages_is_bounded(sqlite_store: Store) -> None:
     assert statuses[-1] == 200
 
 
-def test_open_streams_do_not_hold_up_the_end(sqlite_store: Store) -> None:
-    """Told to stop, the role ends in seconds though a page is open."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+def test_open_streams_do_not_hold_up_the_end(sqlite_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told to stop, the role ends though a page is open, long before the time that a drain may take."""
+    monkeypatch.setattr("gateway.web.role._DRAIN_S", 600)
+    port = free_port()
     parts = HttpParts(sqlite_store, create_fhir_app(sqlite_store), OPEN, Counters(), 0)
     stop = threading.Event()
     role = WebRole(create_app(parts), bind="127.0.0.1", port=port, closing=parts.closing)
     thread = threading.Thread(target=role.run, args=(stop,))
     thread.start()
-    transport = httpx.HTTPTransport(retries=8)
+    wait_until(lambda: listens(port), HANGS_S, "the role listens")
     with (
-        httpx.Client(transport=transport, base_url=f"http://127.0.0.1:{port}") as client,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
         client.stream("GET", "/worklist/events") as stream,
     ):
         told = events(stream.iter_lines())
         assert next(told) == "hello"
-        began = time.monotonic()
         stop.set()
-        thread.join(timeout=30)
+        thread.join(timeout=60)
+        has_ended = not thread.is_alive()
         rest = list(told)
 
-    assert not thread.is_alive()
-    assert time.monotonic() - began < 6
+    assert has_ended
     assert rest == []

@@ -93,7 +93,7 @@ def test_two_upgrades_at_once_end_in_one_schema(empty: Store) -> None:
         subprocess.Popen([sys.executable, "-c", program, url, str(empty.data_dir)], stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    errors = [process.communicate(timeout=120)[1] for process in started]
+    errors = [process.communicate(timeout=300)[1] for process in started]
 
     assert [process.returncode for process in started] == [0, 0], errors
     assert tables(empty) == set(metadata.tables)

@@ -177,6 +177,25 @@ def test_a_study_with_its_past(sqlite_store: Store, client: httpx.Client) -> Non
     assert "Next try" in said
 
 
+def test_a_study_says_among_which_classes_the_true_one_is(sqlite_store: Store, client: httpx.Client) -> None:
+    """As the report says it, in both languages; of a model that states no coverage nothing is said."""
+    suspicious(sqlite_store)
+    silent = found_pneumonia()
+    del silent["outcomes"][0]["findings"][0]["label_set"]
+    with sqlite_store.write() as connection:
+        add_images(connection, "1.3")
+        add_job(connection, "1.3", summary=silent)
+
+    said = text_of(client.get("/studies/1.2").text)
+    chinese = text_of(client.get("/studies/1.2", headers=CHINESE).text)
+
+    assert (
+        "By the algorithm one of: Normal, Pneumonia. So it is in 90 % of cases like those of its calibration." in said
+    )
+    assert "算法判断为以下之一:正常、肺炎。在与其校准病例相似的病例中,90 % 如此。" in chinese
+    assert "one of" not in text_of(client.get("/studies/1.3").text)
+
+
 def test_a_verified_study_says_by_whom(sqlite_store: Store, client: httpx.Client) -> None:
     """Name, organisation and comment stand by the result and in the history."""
     with sqlite_store.write() as connection:

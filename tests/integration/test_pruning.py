@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ def test_other_trunks_are_refused() -> None:
     """Only blocks of two convolutions are pruned."""
     config = HybridMedNetConfig(backbone="resnet50", width=8, channels=8, decoder_width=8)
 
-    with pytest.raises(BundleError, match="only resnet10, resnet18 and resnet34"):
+    with pytest.raises(BundleError, match="only resnet10, resnet18, resnet34"):
         prune(_network(config), 0.3, 64)
 
 
@@ -86,22 +87,29 @@ def test_a_pruned_bundle_is_kept_where_it_answers_as_well(
     trained: tuple[Path, list[Progress]], chests: Path, tmp_path: Path
 ) -> None:
     """It has fewer parameters, its own digest, self-test and calibration, and its method in its table."""
-    made = compress(
-        trained[0], chests, tmp_path, device="cpu", report=lambda _: None, pruning=Pruning(ratio=0.5, epochs=3)
-    )
+    made = compress(trained[0], chests, tmp_path, Pruning(ratio=0.5, epochs=3), device="cpu", report=lambda _: None)
 
-    bundle, original = load_bundle(made.folder), load_bundle(trained[0])
+    bundle, original = load_bundle(made.made.folder), load_bundle(trained[0])
     assert (bundle.name, bundle.network["inner"]) == ("cxr-pneumonia-pruned", [8, 8, 16, 32])
-    assert made.parameters_after < 0.8 * made.parameters_before
+    assert made.made.parameters < 0.8 * made.original.parameters
     assert bundle.algorithm.weights_digest != original.algorithm.weights_digest
     assert bundle.self_test is not None and bundle.novelty is not None
-    assert "50% of the channels" in (made.folder / "bundle.toml").read_text()
+    assert "50% of the channels" in (made.made.folder / "bundle.toml").read_text()
     load_network(bundle, torch.device("cpu"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [made.folder.name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [made.made.folder.name]
 
 
 def test_a_share_out_of_range_is_refused(trained: tuple[Path, list[Progress]], chests: Path, tmp_path: Path) -> None:
     """The bounds stand in the error, and nothing is left behind."""
     with pytest.raises(BundleError, match=r"must lie within 0\.05 and 0\.9, not 1"):
-        compress(trained[0], chests, tmp_path / "new", device="cpu", report=lambda _: None, pruning=Pruning(ratio=1))
+        compress(trained[0], chests, tmp_path / "new", Pruning(ratio=1), device="cpu", report=lambda _: None)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_bundle_with_another_trunk_is_refused_before_anything_is_begun(tiny_bundle: Path) -> None:
+    """The error names the trunks that can be pruned, and the way that takes any."""
+    bundle = load_bundle(tiny_bundle, verify_weights=False)
+    other = replace(bundle, network={**bundle.network, "backbone": "efficientnet_b0"})
+
+    with pytest.raises(BundleError, match=r"only resnet10, resnet18, resnet34 have blocks .* distilled"):
+        Pruning().check(other)

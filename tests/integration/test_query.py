@@ -17,7 +17,7 @@ from pynetdicom.dsutils import encode
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 
-from gateway.query_retrieve.store_user import held_still
+from gateway.calling import held_still
 from gateway.store import Store, open_store
 from gateway.store.schema import upgrade
 from tests.querying import FIND_PATIENT, FIND_STUDY, answering, ask, asking, dcmtk, identifier

@@ -346,7 +346,9 @@ _asked = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(asked=_asked, is_fuzzy=st.booleans())
 def test_matching_is_that_of_a_plain_matcher(populated: Store, asked: dict[str, str], is_fuzzy: bool) -> None:
     """Whatever is asked, the database finds the studies that the plain matcher finds, narrowed first or not."""

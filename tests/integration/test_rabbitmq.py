@@ -12,10 +12,13 @@ from gateway.broker import JobMessage, Received
 from gateway.errors import BrokerAwayError, ConfigurationError
 from gateway.rabbitmq import RabbitBroker, RabbitOptions, ReconnectPolicy
 from tests.services import rabbitmq
-from tests.services.process import free_port
+from tests.services.process import free_port, wait_until
 
 QUICK = RabbitOptions(reconnect=ReconnectPolicy(first_s=0.1, limit_s=0.5))
-SOON_S = 20.0
+SOON_S = 120.0
+"""After which it hangs: no measure of what is fast enough."""
+AT_ONCE_S = 25.0
+"""Less than any limit that would end the wait otherwise, with a busy computer's share."""
 NEW_QUEUE_S = 6.0  # RabbitMQ 3.10 writes the membership of a new quorum queue to disk only after seconds
 
 
@@ -36,7 +39,7 @@ def get(broker: RabbitBroker) -> Received:
 
 def wait_published(broker: RabbitBroker, message: JobMessage) -> None:
     """Publish as the relay does: until it is confirmed."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + SOON_S
     while True:
         try:
             broker.publish(message)
@@ -76,6 +79,7 @@ def test_messages_outlive_a_stop_and_the_client_comes_back_by_itself(
     held.ack()
     private_rabbitmq.start()
     wait_published(broker, JobMessage("after"))
+    wait_until(lambda: broker.waiting() == 3, SOON_S, "all three wait: queues come back one by one")
     order = []
     for _ in range(3):
         received = get(broker)
@@ -99,7 +103,7 @@ def test_a_confirmed_message_outlives_a_power_cut(
     broker.publish(JobMessage("confirmed"))
     private_rabbitmq.kill()
     private_rabbitmq.start()
-    received = broker.receive(60)
+    received = broker.receive(SOON_S)
     broker.close()
 
     assert received is not None
@@ -130,7 +134,7 @@ def test_a_broker_short_of_disk_says_so_and_takes_messages_afterwards(
         seen.add(received.message.job_id)
         received.ack()
     assert seen <= {"meanwhile", "afterwards"}
-    assert took_s < SOON_S
+    assert took_s < AT_ONCE_S
     broker.close()
 
 
@@ -148,6 +152,9 @@ def test_a_delivery_unacknowledged_for_too_long_does_no_harm(
     again.ack()
     broker.publish(JobMessage("next"))
     following = get(broker)
+    while following.message.job_id == "long":  # our acknowledgement was late, too, on a busy computer
+        following.ack()
+        following = get(broker)
     broker.close()
 
     assert again.message.job_id == "long"
@@ -156,11 +163,11 @@ def test_a_delivery_unacknowledged_for_too_long_does_no_harm(
 
 def test_heartbeats_are_answered_while_nobody_calls(broker_url: str) -> None:
     """A worker busy for longer than the heartbeat keeps its connection and its message."""
-    broker = RabbitBroker(broker_url, "t", RabbitOptions(heartbeat_s=1))
+    broker = RabbitBroker(broker_url, "t", RabbitOptions(heartbeat_s=3))
     other = RabbitBroker(broker_url, "t")
     broker.publish(JobMessage("long"))
     received = get(broker)
-    time.sleep(5)
+    time.sleep(10)
     came_again = other.receive(0.5)
     received.ack()
     is_empty = other.receive(0.5) is None
@@ -183,10 +190,48 @@ def test_an_unreachable_broker_is_said_at_once_and_without_the_password(
     took_s = time.monotonic() - begun
     broker.close()
 
-    assert took_s < SOON_S
+    assert took_s < AT_ONCE_S
     assert "s3cret" not in str(caught.value) + capsys.readouterr().out + caplog.text
     with pytest.raises(BrokerAwayError, match="closed"):
         broker.publish(JobMessage("x"))
+
+
+def test_of_several_addresses_the_one_that_answers_is_taken(broker_url: str) -> None:
+    """Spaces between them do no harm, nor does a comma in a password; an error names all of them."""
+    away = f"amqp://user:with,comma@127.0.0.1:{free_port()}/"
+    broker = RabbitBroker(f"{away}, {broker_url} ,{away}", "t", QUICK)
+    broker.publish(JobMessage("x"))
+    received = get(broker)
+    received.ack()
+    broker.close()
+
+    lost = RabbitBroker(f"{away},{away}", "t", QUICK)
+    with pytest.raises(BrokerAwayError, match=r"RabbitMQ at 127\.0\.0\.1:[0-9]+, 127\.0\.0\.1:[0-9]+ does not answer"):
+        lost.publish(JobMessage("x"))
+    lost.close()
+    assert received.message.job_id == "x"
+
+
+def test_when_a_node_is_killed_the_next_one_is_taken_at_once(
+    private_rabbitmq: rabbitmq.PrivateRabbitMQ | rabbitmq.ContainerRabbitMQ, broker_url: str
+) -> None:
+    """Whoever asks meanwhile waits for it and hears no error, once the loss of the first is known."""
+    patient = RabbitOptions(heartbeat_s=60, vanished_s=60)
+    broker = RabbitBroker(f"{private_rabbitmq.url},{broker_url}", "t", patient)
+    while not private_rabbitmq.rabbitmqctl("list_connections", "pid"):  # the first one taken is drawn by chance
+        broker.close()
+        broker = RabbitBroker(f"{private_rabbitmq.url},{broker_url}", "t", patient)
+        broker.waiting()
+
+    private_rabbitmq.kill()
+    began = time.monotonic()
+    wait_published(broker, JobMessage("after"))
+    took_s = time.monotonic() - began
+    received = get(broker)
+    broker.close()
+
+    assert received.message.job_id == "after"
+    assert took_s < AT_ONCE_S
 
 
 def test_a_wrong_password_is_said(broker_url: str) -> None:
@@ -197,7 +242,9 @@ def test_a_wrong_password_is_said(broker_url: str) -> None:
     broker.close()
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1", "amqp://127.0.0.1:port/"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1", "amqp://127.0.0.1:port/", "amqp://a:5672,b:5672/", "amqp://127.0.0.1/,amqp://h:port/"]
+)
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     """At start, naming the setting and not the value."""
     with pytest.raises(ConfigurationError, match="HYBRIDMED_BROKER_URL"):

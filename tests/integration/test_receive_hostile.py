@@ -7,6 +7,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 
 import pytest
@@ -48,7 +49,7 @@ def path(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def _connect(running: Running) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", running.port), timeout=10)
+    return socket.create_connection(("127.0.0.1", running.port), timeout=60)
 
 
 def _threads_of(running: Running, before: int) -> None:
@@ -57,7 +58,9 @@ def _threads_of(running: Running, before: int) -> None:
 
 def test_bare_connections_leave_nothing(local_store: Store) -> None:
     """200 connections that close at once and 50 that say nothing cost nothing; a sender is served meanwhile."""
-    with receiving(local_store, HASTY) as running:
+    limits = replace(HASTY, association_timeout_s=5.0)  # the sender needs some of it, too, among 250 others
+
+    with receiving(local_store, limits) as running:
         before = threading.active_count()
         for _ in range(200):
             _connect(running).close()
@@ -114,8 +117,8 @@ def test_half_associations_leave_nothing(local_store: Store, said: bytes) -> Non
     ids=["nothing but zeros", "an even presentation context id"],
 )
 def test_a_request_that_cannot_be_read_holds_no_place(local_store: Store, request_pdu: bytes) -> None:
-    """As many broken A-ASSOCIATE-RQ as there are places: the next sender is served at once, not half a minute later."""
-    limits = Limits(reserve_bytes=0, max_associations=4, drain_s=1)
+    """As many broken A-ASSOCIATE-RQ as there are places: the next sender is served at once, not ten minutes later."""
+    limits = Limits(reserve_bytes=0, max_associations=4, drain_s=1, association_timeout_s=600)
 
     with receiving(local_store, limits) as running:
         for _ in range(8):
@@ -123,7 +126,7 @@ def test_a_request_that_cannot_be_read_holds_no_place(local_store: Store, reques
                 peer.sendall(request_pdu)
                 while peer.recv(4096):
                     continue
-        until(lambda: send_one(running.port, sending(image())) is not None, "a sender that is served", timeout_s=10)
+        until(lambda: send_one(running.port, sending(image())) is not None, "a sender that is served")
 
 
 def _fragment(context_id: int, control: int, data: bytes) -> bytes:

@@ -12,7 +12,7 @@ from gateway.store import open_store
 from gateway.store.tables import association, instance, service
 from tests.acceptance.gateway_process import GatewayProcess
 from tests.receiving import CT, EXPLICIT, image, send, sending
-from tests.services.process import wait_until
+from tests.services.process import HANGS_S, wait_until
 
 _PROCESSES, _LIMIT = 2, 6
 
@@ -23,13 +23,12 @@ def test_processes_on_one_port_share_the_limit_and_drain_together(tmp_path: Path
     gateway = GatewayProcess(tmp_path, roles="receive", **env)
     assert gateway.cli("db", "upgrade").returncode == 0
     gateway.start()
-    wait_until(lambda: gateway.running_count("receive") == _PROCESSES, 60, "two heartbeats")
+    wait_until(lambda: gateway.running_count("receive") == _PROCESSES, HANGS_S, "two heartbeats")
     opened = [_associate(gateway.dicom_port) for _ in range(_LIMIT)]
     statuses = [send(one, sending(image())) for one in opened]
     refused = _associate(gateway.dicom_port)
     opened.pop().release()
-    time.sleep(0.5)
-    again = _associate(gateway.dicom_port)
+    again, _ = _let_in(gateway.dicom_port)
     for one in (*opened, again):
         one.release()
     exit_status = gateway.stop()
@@ -61,7 +60,7 @@ def test_what_holds_for_an_ae_title_holds_over_all_processes(tmp_path: Path) -> 
     )
     assert gateway.cli("db", "upgrade").returncode == 0
     gateway.start()
-    wait_until(lambda: gateway.running_count("receive") == 3, 60, "three heartbeats")
+    wait_until(lambda: gateway.running_count("receive") == 3, HANGS_S, "three heartbeats")
     opened = [_associate(gateway.dicom_port) for _ in range(2)]
     refused = [_associate(gateway.dicom_port) for _ in range(6)]
     other = _associate(gateway.dicom_port, "CT2")
@@ -71,11 +70,12 @@ def test_what_holds_for_an_ae_title_holds_over_all_processes(tmp_path: Path) -> 
     with ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(lambda one: [send(one, each) for each in sent], opened))
     took_s = time.monotonic() - began
-    again = []
+    again: list[int] = []
     for _ in range(10):
         opened.pop().release()
-        again.append(opened := [*opened, _associate(gateway.dicom_port)])
-    ends = [one[-1].is_established or one[-1].is_released for one in again]
+        one, tries = _let_in(gateway.dicom_port)
+        opened.append(one)
+        again.append(tries)
     for one in (*opened, other):
         one.release()
     gateway.stop()
@@ -84,7 +84,19 @@ def test_what_holds_for_an_ae_title_holds_over_all_processes(tmp_path: Path) -> 
     assert others_end
     assert all(answer is not None and answer.status == 0 for those in answers for answer in those)
     assert took_s > 1.2  # twenty at once, then twenty a second: of each process they would have been done at once
-    assert all(ends)
+    assert again.count(1) > len(again) / 2  # a busy computer may once be late with its books
+
+
+def _let_in(port: int) -> tuple[Association, int]:
+    """Associate where a place comes free; return the association, and after how many tries."""
+    tried: list[Association] = []
+
+    def is_in() -> bool:
+        tried.append(_associate(port))
+        return tried[-1].is_established
+
+    wait_until(is_in, HANGS_S, "a place")
+    return tried[-1], len(tried)
 
 
 def _associate(port: int, calling_ae: str = "CT1") -> Association:

@@ -35,6 +35,7 @@ from tests.receiving import (
     spooled_files,
     until,
 )
+from tests.services.process import HANGS_S, free_port
 from tests.studies import REPOSITORY
 
 NO_LIMIT = DiskLimits(0, 1 << 40)
@@ -46,7 +47,7 @@ def receiver_process(data_dir: Path, port: int) -> Iterator[subprocess.Popen[byt
     command = [sys.executable, "-m", "tests.receiving_process", str(data_dir), str(port)]
     process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
-        until(lambda: _listens(port) or process.poll() is not None, "the receiver listens", 60)
+        until(lambda: _listens(port) or process.poll() is not None, "the receiver listens", HANGS_S)
         yield process
     finally:
         process.kill()
@@ -58,12 +59,6 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_every_success_outlives_a_kill(local_store: Store) -> None:
     """SIGKILL at three random moments of sending 200 instances; each one answered with success is indexed once."""
     study_uid = generate_uid()
@@ -71,21 +66,26 @@ def test_every_success_outlives_a_kill(local_store: Store) -> None:
     waiting = [sending(one) for one in images]
     successes: set[str] = set()
     seed = int.from_bytes(os.urandom(4))
-    kills = sorted(random.Random(seed).sample(range(10, 190), 3))  # no secret hangs on it
-    port = _free_port()
+    # Far apart: a process that is killed may answer once more. No secret hangs on the choice.
+    kills = sorted(random.Random(seed).sample(range(10, 190, 10), 3))
+    port = free_port()
+    begun = 0
 
     while waiting:
+        begun += 1
         with receiver_process(local_store.data_dir, port) as process, associated(port, waiting[:1]) as scu:
             while waiting and (answer := send(scu, waiting[0])) is not None:
                 assert answer.status == 0
                 successes.add(waiting.pop(0).sop_instance_uid)
+                # One that is killed before its association is in the index leaves no association to be lost.
+                until(lambda count=begun: _associations(local_store) == count, "it is in the index")  # type: ignore[misc]
                 if kills and len(successes) >= kills[0]:
                     kills.pop(0)
                     process.send_signal(signal.SIGKILL)
             if not waiting:
                 scu.release()
                 process.terminate()
-                process.wait(30)
+                process.wait(HANGS_S)
 
     assert len(successes) == 200, f"seed {seed}"
     assert sorted(row.sop_instance_uid for row in rows(local_store)) == sorted(successes), f"seed {seed}"
@@ -94,6 +94,11 @@ def test_every_success_outlives_a_kill(local_store: Store) -> None:
     with local_store.read() as connection:
         outcomes = connection.execute(sa.select(association.c.outcome)).scalars().all()
     assert sorted(outcomes) == ["lost", "lost", "lost", "released"]
+
+
+def _associations(store: Store) -> int:
+    with store.read() as connection:
+        return connection.scalar(sa.select(sa.func.count()).select_from(association)) or 0
 
 
 def _spooled(store: Store, service_id: str, data: bytes, number: int = 1) -> Path:
@@ -182,7 +187,7 @@ def test_memory_stays_flat_for_a_large_instance(local_store: Store) -> None:
     head = encoded(whole)
     data = head + b"\xe0\x7f\x10\x00OW\0\0" + size.to_bytes(4, "little") + bytes(size)
     large = Sending(CT, whole.SOPInstanceUID, EXPLICIT, data)
-    port = _free_port()
+    port = free_port()
 
     with receiver_process(local_store.data_dir, port) as process, associated(port, [large]) as scu:
         watched = psutil.Process(process.pid)
@@ -190,7 +195,7 @@ def test_memory_stays_flat_for_a_large_instance(local_store: Store) -> None:
         answer = send(scu, large)
         peak = _peak_rss(process.pid)
         process.terminate()
-        process.wait(30)
+        process.wait(HANGS_S)
 
     assert answer is not None
     assert answer.status == 0

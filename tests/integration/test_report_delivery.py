@@ -19,7 +19,7 @@ from gateway.store.deliveries import DeliveryRow, create_deliveries, list_delive
 from tests.delivering import LIMITS
 from tests.exchange import Listener, fhir_server, mllp_listener, search
 from tests.hooks import receiver
-from tests.services.process import free_port, wait_until
+from tests.services.process import HANGS_S, free_port, wait_until
 from tests.unit.fhir import cases
 
 KEY = KeyedPseudonyms(b"k" * 32)
@@ -39,7 +39,9 @@ def listener() -> Iterator[Listener]:
         yield started
 
 
-def deliver(store: Store, *destinations: Destination, until: Sequence[str] = ("done",)) -> dict[str, DeliveryRow]:
+def deliver(
+    store: Store, *destinations: Destination, until: Sequence[str] = ("done",), timeout_s: float = 60.0
+) -> dict[str, DeliveryRow]:
     """Run the deliverer until each delivery has ended; return them, in one of these states."""
 
     def rows() -> dict[str, DeliveryRow]:
@@ -50,14 +52,14 @@ def deliver(store: Store, *destinations: Destination, until: Sequence[str] = ("d
         store=store,
         heartbeat=Heartbeat(store, "deliver", Counters()),
         destinations=destinations,
-        open_sender=partial(open_sender, sending=Sending("HYBRIDMED", 3.0, pseudonyms=KEY)),
+        open_sender=partial(open_sender, sending=Sending("HYBRIDMED", timeout_s, pseudonyms=KEY)),
         limits=LIMITS,
     )
     stop = threading.Event()
     thread = threading.Thread(target=deliverer.run, args=(stop,))
     thread.start()
     try:
-        wait_until(lambda: all(row.state != "waiting" for row in rows().values()), 30, "deliveries end")
+        wait_until(lambda: all(row.state != "waiting" for row in rows().values()), HANGS_S, "deliveries end")
     finally:
         stop.set()
         thread.join()
@@ -144,7 +146,7 @@ def test_an_hl7_message_as_two_libraries_read_it(store: Store, listener: Listene
     destination = Destination(name="HIS", address=f"mllp://127.0.0.1:{listener.port}", receiver="HIS|WARD")
     listener.answers = ["", "AE"]
     commit(store, "HIS")
-    row = deliver(store, destination)["HIS"]
+    row = deliver(store, destination, timeout_s=10.0)["HIS"]
     message = listener.received[-1]
     strict = parse_message(str(message), find_groups=True)
     values = {str(each[3][0][0]): each for each in message.segments("OBX")}

@@ -72,7 +72,7 @@ def _xray(path: Path) -> Case:
     heat = HeatMap("pneumonia", "coarse", frame, pixels / pixels.max())
     segments = lungs(*_halves((pixels < np.median(pixels))[np.newaxis]))
     coarse, fine = findings_of_two_levels()
-    levels = (replace(coarse, label_set=LabelSet(("pneumonia", "normal"), 0.9)), fine)
+    levels = (replace(coarse, label_set=LabelSet(("pneumonia", "normal"), 0.9), epistemic=0.0123), fine)
     findings = Findings(ALGORITHM, image.SeriesInstanceUID, (frame,), levels, segments, (heat,))
     return Case(findings, [path])
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,80 +16,33 @@ import sqlalchemy as sa
 from fhir_facade.app import create_app as create_fhir_app
 from fhir_facade.resource import parse
 from sqlalchemy.engine import Connection
-from typer.testing import CliRunner
 
 from gateway.audit.acts import operator
-from gateway.audit.chain import ChainKey
 from gateway.audit.lines import LineFilter, list_lines, verify
-from gateway.cli.app import app
 from gateway.config.retention import Retention
-from gateway.errors import FilesAwayError
 from gateway.header import read_header
 from gateway.indexer import Arrival, Indexer
 from gateway.retention.purge import Purge
-from gateway.retention.role import Keeper
 from gateway.services import Counters, Heartbeat
 from gateway.spool import DiskLimits, Origin, Spool
 from gateway.store import Store, open_store
-from gateway.store.files import Files
 from gateway.store.retention import hold, release
 from gateway.store.tables import (
-    artefact,
     association,
     commitment,
     delivery,
-    demographic_issue,
     fhir_resource,
     instance,
     job,
-    metadata,
     removal,
     study,
-    workitem,
     workitem_subscription,
 )
 from tests.receiving import encoded, image
-from tests.stores import NOON, add_association, add_instance, add_series, add_study
+from tests.retaining import KEY, LATER, RULES, UID, fill, mentions
+from tests.stores import NOON, add_association, add_study
 from tests.unit.fhir import cases
 from tests.unit.web.serving import served
-
-KEY = ChainKey()
-RULES = Retention(max_age_days=30, keep_unverified=False)
-LATER = NOON + timedelta(days=40)
-UID = "1.2.7"
-
-
-def fill(connection: Connection, data_dir: Path, uid: str = UID) -> list[Path]:
-    """Put a finished study in, with a done job and everything that belongs to one; return its files."""
-    add_study(connection, uid, patient_id="P7", accession_number="A7")
-    add_series(connection, uid, f"{uid}.1")
-    names = [f"instances/ab/{uid}.{number}.dcm" for number in range(3)]
-    for number, name in enumerate(names):
-        add_instance(connection, uid, f"{uid}.1", f"{uid}.1.{number}", path=name, is_current=number > 0)
-    now, job_id = {"created_at": NOON}, f"job-{uid}"
-    row = {"id": job_id, "study_instance_uid": uid, "study_revision": 1, "bundle": "b", "revision": 1, "state": "done"}
-    row |= {"priority": "routine", "destinations": [], "attempts": 1, "available_at": NOON, "requested_by": "dispatch"}
-    connection.execute(sa.insert(job).values(**row, **now))
-    result = f"results/{job_id}/seg.dcm"
-    made = {"job_id": job_id, "kind": "seg", "ordinal": 0, "variant": "", "media_type": "application/dicom"}
-    made |= {
-        "study_instance_uid": uid,
-        "series_instance_uid": f"{uid}.9",
-        "path": result,
-        "digest": "0",
-        "size_bytes": 5,
-    }
-    connection.execute(sa.insert(artefact).values(**made, **now))
-    sent = {"job_id": job_id, "destination": "PACS", "state": "done", "attempts": 1, "available_at": NOON}
-    connection.execute(sa.insert(delivery).values(**sent, **now))
-    connection.execute(sa.insert(workitem).values(job_id=job_id, attributes={}, updated_at=NOON))
-    differs = {"study_instance_uid": uid, "patient": "p", "elements": ["name"], "source": "EHR", "noted_at": NOON}
-    connection.execute(sa.insert(demographic_issue).values(**differs))
-    files = [data_dir / name for name in [*names, result]]
-    for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(b"bytes")
-    return files
 
 
 @pytest.fixture
@@ -105,18 +56,6 @@ def purge(store: Store, rules: Retention = RULES) -> list[str]:
     """Remove what has had its time; return which."""
     work = Purge(store, rules, KEY)
     return [one.study_instance_uid for one in work.run(work.plan(LATER), operator(), LATER)]
-
-
-def mentions(store: Store, uid: str = UID) -> list[str]:
-    """Return the tables that still name the study; the audit trail, and what was removed lately, aside."""
-    named = []
-    with store.read() as connection:
-        for table in metadata.sorted_tables:
-            due = [table.c.removed_at.is_(None)] if table is removal else []
-            rows = [str(tuple(row)) for row in connection.execute(sa.select(table).where(*due))]
-            if table.name != "audit_event" and any(uid in row for row in rows):
-                named.append(table.name)
-    return named
 
 
 def test_a_study_goes_with_all_that_belongs_to_it(store: Store, files: list[Path]) -> None:
@@ -208,6 +147,18 @@ def test_nothing_unfinished_is_removed(store: Store, files: list[Path]) -> None:
         connection.execute(sa.update(delivery).values(state="waiting"))
     assert list(work.run(planned, operator(), LATER)) == []
     assert all(file.exists() for file in files)
+
+
+def test_studies_are_read_page_by_page(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over any number of pages each study is planned once, the oldest first; those of one moment, too."""
+    monkeypatch.setattr("gateway.retention.purge._PAGE", 2)
+    with store.write() as connection:
+        for number, hours in ((1, 0), (2, 0), (3, 0), (4, 5), (5, 3)):
+            add_study(connection, f"1.2.{number}", last_received_at=NOON + timedelta(hours=hours))
+
+    planned = [one.study_instance_uid for one in Purge(store, RULES, KEY).plan(LATER)]
+
+    assert planned == ["1.2.1", "1.2.2", "1.2.3", "1.2.5", "1.2.4"]
 
 
 @pytest.mark.parametrize("keep_reports", [True, False])
@@ -337,91 +288,3 @@ def test_a_study_that_comes_again_while_it_goes_is_kept(store: Store) -> None:
     with store.read() as connection:
         assert connection.execute(sa.select(removal)).all() == []
         assert connection.scalar(sa.select(study.c.revision)) == 1
-
-
-def test_the_role_removes_by_itself(sqlite_store: Store) -> None:
-    """And works off the files that a killed purge listed, even where it may remove no study."""
-    with sqlite_store.write() as connection:
-        files = fill(connection, sqlite_store.data_dir)
-    heartbeat = Heartbeat(sqlite_store, "dispatch", Counters())
-    keeper = Keeper(Purge(sqlite_store, RULES, KEY), heartbeat, 600, now=lambda: LATER)
-
-    assert keeper.turn(threading.Event()) == 1
-    assert not any(file.exists() for file in files)
-    assert heartbeat.counters.snapshot()["hybridmed_studies_removed_total"] == 1
-
-
-class BucketAway:
-    """A bucket that does not answer."""
-
-    def put(self, path: str, source: Path) -> None:
-        """Take nothing."""
-        raise FilesAwayError("the bucket does not answer")
-
-    def size(self, path: str) -> int | None:
-        """Tell nothing."""
-        raise FilesAwayError("the bucket does not answer")
-
-    def fetch(self, path: str, target: Path) -> None:
-        """Give nothing."""
-        raise FilesAwayError("the bucket does not answer")
-
-    def remove(self, path: str) -> None:
-        """Remove nothing."""
-        raise FilesAwayError("the bucket does not answer")
-
-
-class TwoLooks(threading.Event):
-    """Is set by the second look, without a wait."""
-
-    looks = 0
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Count a look."""
-        self.looks += 1
-        return self.looks > 1
-
-
-def test_a_bucket_that_is_away_ends_no_role(sqlite_store: Store) -> None:
-    """The role goes on and says so; the files wait in the list and go once the bucket is back."""
-    with sqlite_store.write() as connection:
-        fill(connection, sqlite_store.data_dir)
-    away = Store(sqlite_store.engine, sqlite_store.data_dir, Files(sqlite_store.data_dir, BucketAway()))
-    heartbeat = Heartbeat(sqlite_store, "dispatch", Counters())
-
-    Keeper(Purge(away, RULES, KEY), heartbeat, 600, now=lambda: LATER).run(TwoLooks())
-
-    assert "removal" in mentions(sqlite_store)
-    assert "retention" in heartbeat._degraded
-    Keeper(Purge(sqlite_store, RULES, KEY), heartbeat, None, now=lambda: LATER).run(TwoLooks())
-    assert mentions(sqlite_store) == []
-    assert heartbeat._degraded == {}
-
-
-def test_the_commands_say_what_and_why(sqlite_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dry run removes nothing; a held study stays and is named; then it goes, and the trail tells of all of it."""
-    monkeypatch.setenv("HYBRIDMED_CONFIG", os.devnull)
-    monkeypatch.setenv("HYBRIDMED_DATA_DIR", str(tmp_path))
-    monkeypatch.setenv("HYBRIDMED_RETENTION__MAX_AGE_DAYS", "30")
-    monkeypatch.setenv("HYBRIDMED_RETENTION__KEEP_UNVERIFIED", "false")
-    with sqlite_store.write() as connection:
-        files = fill(connection, tmp_path)
-        long_ago = datetime.now(UTC) - timedelta(days=31)
-        connection.execute(sa.update(study).values(last_received_at=long_ago))
-
-    def run(*arguments: str) -> str:
-        ended = CliRunner().invoke(app, arguments)
-        assert ended.exit_code == 0, ended.output
-        return ended.stdout
-
-    assert json.loads(run("purge", "--dry-run", "--json"))[0]["outcome"] == "would go"
-    run("studies", "hold", UID, "--reason", "a court asks")
-    held = json.loads(run("purge", "--json"))[0]
-    assert (held["outcome"], held["kept_by"]) == ("stays", ["held"])
-    assert all(file.exists() for file in files)
-    run("studies", "release", UID)
-    assert "removed" in run("purge")
-    assert not any(file.exists() for file in files)
-    kinds = [line["kind"] for line in json.loads(run("audit", "list", "--json"))]
-    assert kinds == ["audit-log-used", "study-deleted", "procedure-record", "procedure-record"]
-    assert "all in order" in run("audit", "verify")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.services import postgres, rabbitmq
 from tests.services.orthanc import Orthanc
-from tests.services.process import listens
+from tests.services.process import HANGS_S, listens, wait_until
 from tests.studies import RealData
 
 QUEUE = "kept"
@@ -61,6 +61,7 @@ def test_private_rabbitmq_keeps_messages_over_stop_and_kill(
     _publish(private_rabbitmq.url, b"two")
     private_rabbitmq.kill()
     private_rabbitmq.start()
+    wait_until(lambda: _waiting(private_rabbitmq.url) == 2, HANGS_S, "the queue back: it comes after the server")
 
     assert not was_reachable_while_stopped
     assert _drain(private_rabbitmq.url) == [b"one", b"two"]
@@ -121,6 +122,14 @@ def _drain(url: str) -> list[bytes]:
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
         channel = connection.channel()
         return [body for _, _, body in iter(lambda: channel.basic_get(QUEUE, auto_ack=True), (None, None, None))]
+
+
+def _waiting(url: str) -> int:
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        try:
+            return int(connection.channel().queue_declare(QUEUE, passive=True).method.message_count)
+        except pika.exceptions.ChannelClosedByBroker:
+            return 0
 
 
 def _has_queue(url: str) -> bool:

@@ -6,6 +6,7 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from structlog.testing import capture_logs
@@ -14,8 +15,12 @@ from gateway.errors import DatabaseAwayError
 from gateway.lease import LeaseKeeper
 from gateway.services import Counters, Heartbeat
 from gateway.store import Store, open_store
-from gateway.store.engine import insert_ignore
+from gateway.store.answering import AnsweringConnection
+from gateway.store.commits import Commits
+from gateway.store.engine import insert_ignore, waiting_for_ever
 from gateway.store.tables import quarantine, study
+from tests.acceptance.faults.proxy import Proxy
+from tests.services.process import HANGS_S, LOOPBACK
 
 NAME = "Doe^Jane"
 
@@ -49,6 +54,43 @@ def test_other_errors_of_the_program_are_told_as_they_are(postgres_store: Store)
         connection.execute(sa.text("SELEKT 1"))
 
 
+def test_a_server_that_falls_silent_counts_as_away(postgres_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its host is there and takes what is sent, but no answer comes: the connection is given up, the next serves."""
+    url = postgres_store.engine.url
+    with Proxy(url.port or 5432) as proxy:
+        store = open_store(_behind(url, proxy), postgres_store.data_dir)
+        with store.read() as connection:
+            connection.execute(sa.text("SELECT 1"))
+            proxy.mode = "stall"
+            monkeypatch.setattr(AnsweringConnection, "silence_s", 1.0)
+            with pytest.raises(sa.exc.OperationalError, match="has said nothing for 1 s"):
+                connection.execute(sa.text("SELECT 2"))
+        with pytest.raises(DatabaseAwayError), store.read():
+            pass
+
+        monkeypatch.undo()
+        proxy.mode = "pass"
+        with store.read() as connection:
+            assert connection.scalar(sa.text("SELECT 3")) == 3
+        store.close()
+
+
+def test_an_answer_may_take_long_where_it_comes_in_pieces(
+    postgres_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is silence that is limited, and not even that where the schema is changed."""
+    rows = sa.text("SELECT repeat('x', 100000), pg_sleep(0.01) FROM generate_series(1, 600)")
+    with postgres_store.read() as connection:
+        monkeypatch.setattr(AnsweringConnection, "silence_s", 4.0)
+        assert len(connection.execute(rows).all()) == 600
+        with waiting_for_ever(connection):
+            connection.execute(sa.text("SELECT pg_sleep(6)"))
+
+
+def _behind(url: sa.URL, proxy: Proxy) -> str:
+    return url.set(host=LOOPBACK, port=proxy.port).render_as_string(hide_password=False)
+
+
 def test_ignored_rows_are_not_counted(store: Store) -> None:
     """On both databases, and whether or not the table makes its keys itself."""
     row = {"path": "quarantine/a", "size_bytes": 1, "reason": "", "calling_ae": "", "quarantined_at": datetime.now(UTC)}
@@ -78,15 +120,16 @@ def test_errors_hide_their_parameters(store: Store) -> None:
     assert f"'{NAME}'" not in str(caught.value)
 
 
-def test_a_vanished_server_is_found_out() -> None:
+def test_a_vanished_server_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection to PostgreSQL probes a silent peer and gives up on unanswered data."""
     opened = open_store("postgresql://nobody@127.0.0.1:1/none", Path.cwd())
     given: dict[str, object] = {}
 
-    @sa.event.listens_for(opened.engine, "do_connect")
-    def _note(_dialect: object, _record: object, _arguments: object, options: dict[str, object]) -> None:
+    def note(*_arguments: object, **options: object) -> None:
         given.update(options)
+        raise psycopg.OperationalError
 
+    monkeypatch.setattr(AnsweringConnection, "connect", note)
     with pytest.raises(DatabaseAwayError), opened.read():
         pass
 
@@ -105,7 +148,7 @@ def test_a_heartbeat_outlives_what_the_database_refuses(sqlite_store: Store, mon
     monkeypatch.setattr("gateway.services.beat", refuse)
     monkeypatch.setattr("gateway.services.BEAT_S", 0.01)
     with capture_logs() as lines, Heartbeat(sqlite_store, "work", Counters()):
-        assert all(tried.acquire(timeout=10) for _ in range(3))
+        assert all(tried.acquire(timeout=120) for _ in range(3))
 
     assert lines[0]["error"] == "DataError"
     assert NAME not in str(lines)
@@ -121,8 +164,37 @@ def test_renewals_outlive_what_the_database_refuses() -> None:
 
     with capture_logs() as lines, LeaseKeeper(refuse, 0.01, "leases") as keeper:
         lease = keeper.hold("claim")
-        assert all(tried.acquire(timeout=10) for _ in range(3))
+        assert all(tried.acquire(timeout=120) for _ in range(3))
 
     assert not lease.is_lost
     assert lines[0]["error"] == "DataError"
     assert NAME not in str(lines)
+
+
+def test_a_loop_that_was_told_of_a_commit_looks_once_more(sqlite_store: Store) -> None:
+    """The log grows before what it holds can be read; then the loop rests until it is told again."""
+
+    def commit(path: str) -> None:
+        row = {"path": path, "size_bytes": 1, "reason": "", "calling_ae": "", "quarantined_at": datetime.now(UTC)}
+        with sqlite_store.write() as connection:
+            connection.execute(sa.insert(quarantine).values(**row))
+
+    commit("quarantine/a")  # before the first one there is no log
+    commits, stop = Commits(sqlite_store), threading.Event()
+    commits.wait(stop, 0.01)
+    assert commits.idle_s(0.1) == 1.0
+
+    commit("quarantine/b")
+    commits.wait(stop, HANGS_S)
+    assert commits.idle_s(0.1) == 0.1
+
+    commits.wait(stop, 0.01)
+    assert commits.idle_s(0.1) == 1.0
+
+
+def test_a_loop_whose_database_tells_nothing_keeps_looking(postgres_store: Store) -> None:
+    """Nobody tells it of what others commit."""
+    commits = Commits(postgres_store)
+    commits.wait(threading.Event(), 0.01)
+
+    assert commits.idle_s(0.1) == 0.1

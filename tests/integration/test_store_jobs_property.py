@@ -68,6 +68,12 @@ class JobLife(RuleBasedStateMachine):
         with self.store.read() as connection:
             return jobs.list_jobs(connection, jobs.JobFilter(states=(State.QUEUED, State.RUNNING)))
 
+    def place(self, job_id: str) -> tuple[datetime, str, int]:
+        """Return where a job stands among the others, whatever its random id: a run that is repeated draws the same."""
+        with self.store.read() as connection:
+            row = next(row for row in jobs.list_jobs(connection) if row.id == job_id)
+        return row.created_at, row.bundle, row.revision
+
     def work_off(self, job_id: str) -> None:
         """Do what a good worker does with a message."""
         self.messages.remove(job_id)
@@ -89,7 +95,7 @@ class JobLife(RuleBasedStateMachine):
         with self.store.write() as connection:
             rows = outbox.take_due(connection, self.now, 100, timedelta(seconds=30))
             outbox.mark_published(connection, [row.id for row in rows], self.now)
-        self.messages += [row.job_id for row in rows]
+        self.messages += sorted((row.job_id for row in rows), key=self.place)
 
     @rule(bundle=st.sampled_from(BUNDLES), is_relayed=st.booleans())
     def create(self, bundle: str, is_relayed: bool) -> None:
@@ -167,7 +173,7 @@ class JobLife(RuleBasedStateMachine):
             rows = jobs.list_jobs(connection)
         if not rows:
             return
-        chosen = data.draw(st.sampled_from(rows))
+        chosen = data.draw(st.sampled_from(sorted(rows, key=lambda row: (row.created_at, row.bundle, row.revision))))
         try:
             with self.store.write() as connection:
                 (jobs.retry_dead if retries else jobs.cancel)(connection, chosen.id, self.now)

@@ -29,6 +29,7 @@ from gateway.web.intake import ReceivingRole, StowIntake, Taken, known_transfer_
 from tests.dicomweb import AS_STORED, LIMITS, STORE_TYPE, as_file, body, dicomweb, instance_path, parts, store_files
 from tests.receiving import encoded, image, kept_files, receiving, rows, send_one, sending, spooled_files, until
 from tests.services.orthanc import Orthanc
+from tests.services.process import HANGS_S
 from tests.studies import RealData
 from tests.unit.web.serving import served
 from tests.working import running
@@ -96,12 +97,14 @@ def test_orthanc_sends_by_stow(
     """Orthanc's DICOMweb plug-in as the client: chunked, with its own boundary."""
     instances = []
     for path in real_data.studies()["ct-philips"][:4]:
-        answer = httpx.post(f"{orthanc.http_url}/instances", content=path.read_bytes(), timeout=30)
+        answer = httpx.post(f"{orthanc.http_url}/instances", content=path.read_bytes(), timeout=HANGS_S)
         instances.append(answer.json()["ID"])
     url = str(server.base_url)
-    peer = httpx.put(f"{orthanc.dicomweb_url}/servers/gateway", json={"Url": url}, timeout=30)
+    peer = httpx.put(f"{orthanc.dicomweb_url}/servers/gateway", json={"Url": url}, timeout=HANGS_S)
     sent = httpx.post(
-        f"{orthanc.dicomweb_url}/servers/gateway/stow", json={"Resources": instances, "Synchronous": True}, timeout=60
+        f"{orthanc.dicomweb_url}/servers/gateway/stow",
+        json={"Resources": instances, "Synchronous": True},
+        timeout=HANGS_S,
     )
 
     assert (peer.status_code, sent.status_code) == (200, 200), sent.text
@@ -115,7 +118,7 @@ def test_our_own_sender_is_told_what_was_refused(server: httpx.Client, tmp_path:
     outgoing = Outgoing("seg", tmp_path / "one.dcm", one.SOPClassUID, one.SOPInstanceUID)
 
     with pytest.raises(DeliveryError, match="0122"):
-        StowSender(str(server.base_url), 10).send([outgoing])
+        StowSender(str(server.base_url), 60).send([outgoing])
 
 
 def _mismatched() -> bytes:
@@ -209,10 +212,10 @@ def test_a_slow_or_broken_client_leaves_nothing_half(sqlite_store: Store) -> Non
     with dicomweb(sqlite_store, replace(LIMITS, timeout_s=1)) as client:
         port = client.base_url.port
         assert port is not None
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as broken:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as broken:
             broken.sendall(_head(len(half) + 1000) + half)
         until(lambda: [outcome for _, outcome in closed(sqlite_store)] == ["aborted"], "the broken one closed")
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as slow:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as slow:
             slow.sendall(_head(len(half) + 1000) + half)
             said = b"".join(iter(lambda: slow.recv(4096), b""))  # to the end: the connection is closed
         until(lambda: [outcome for _, outcome in closed(sqlite_store)] == ["aborted"] * 2, "both closed")
@@ -239,7 +242,7 @@ def test_a_database_that_is_away_loses_nothing(sqlite_store: Store) -> None:
         kept = spooled_files(sqlite_store)
         sqlite_store.engine.dispose()
         shutil.move(database.with_suffix(".away"), database)
-        until(lambda: len(rows(sqlite_store)) == 1, "indexed", 40)
+        until(lambda: len(rows(sqlite_store)) == 1, "indexed")
 
     assert answer.status_code == 200
     assert len(kept) == 1
@@ -263,7 +266,7 @@ class Serving:
 
     def run(self, stop: threading.Event) -> None:
         """Wait."""
-        assert stop.wait(20)
+        assert stop.wait(HANGS_S)
 
 
 def intake_of(store: Store) -> StowIntake:
@@ -290,7 +293,7 @@ def test_a_role_without_its_indexer_ends(sqlite_store: Store) -> None:
         ran = pool.submit(ReceivingRole(Serving(), intake).run, threading.Event())
         until(lambda: intake.is_open, "the intake is open")
         intake.indexer.__exit__()
-        ran.result(20)
+        ran.result(HANGS_S)
 
 
 def test_a_server_without_intake_takes_nothing(sqlite_store: Store) -> None:

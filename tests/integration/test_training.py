@@ -1,12 +1,22 @@
 """Training on a tiny made-up data set: it learns, resumes to the same weights, and leaves a bundle that loads."""
 
+import hashlib
+import shutil
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from lxml import etree
+from safetensors.numpy import load, save
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from gateway.cli.app import app
 from inference.bundle import load_bundle
+from inference.training.figures import write_table, write_tables
 from inference.training.progress import Progress
 from inference.training.run import CHECKPOINT, calibrate, evaluate
 from tests.training import train_tiny
@@ -54,6 +64,34 @@ def test_the_result_is_a_bundle_with_its_figures(trained: tuple[Path, list[Progr
     assert not (trained[0] / CHECKPOINT).exists()
 
 
+def test_calibration_is_told_step_by_step(trained: tuple[Path, list[Progress]]) -> None:
+    """The last layer's posterior lies beside the weights, and each level's figures are told without and with it."""
+    bundle = load_bundle(trained[0])
+
+    assert bundle.laplace is not None
+    assert bundle.laplace.path.stat().st_size < 1_000_000
+    told = bundle.evaluation["calibration"]
+    assert isinstance(told, dict)
+    assert {level: list(steps) for level, steps in told.items()} == {
+        level: ["uncalibrated", "temperature", "laplace"] for level in ("coarse", "fine")
+    }
+    assert isinstance(bundle.calibration["temperature_alone"], dict)
+
+
+def test_pictures_of_an_evaluation_are_svg(trained: tuple[Path, list[Progress]], chests: Path, tmp_path: Path) -> None:
+    """One of the reliability and the ROC of each level, one of the label sets; the same again byte for byte."""
+    folders = [tmp_path / name for name in ("first", "second")]
+
+    for folder in folders:
+        evaluate(trained[0], chests, device="cpu", report=lambda _: None, plots=folder)
+
+    names = ["label-sets", "reliability-coarse", "reliability-fine", "roc-coarse", "roc-fine"]
+    assert sorted(file.name for file in folders[0].iterdir()) == [f"{name}.svg" for name in names]
+    for file in folders[0].iterdir():
+        assert etree.parse(file).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+        assert file.read_bytes() == (folders[1] / file.name).read_bytes()
+
+
 def test_evaluation_repeats(trained: tuple[Path, list[Progress]], chests: Path) -> None:
     """Evaluating the stored weights again gives the figures that training wrote, digit for digit."""
     report = evaluate(trained[0], chests, device="cpu", report=lambda _: None)
@@ -62,11 +100,82 @@ def test_evaluation_repeats(trained: tuple[Path, list[Progress]], chests: Path) 
     assert report.to_dict() == written
 
 
-def test_calibration_repeats(trained: tuple[Path, list[Progress]], chests: Path) -> None:
-    """Calibrating again finds the temperatures that training wrote and leaves the rest of the file alone."""
-    before = (trained[0] / "bundle.toml").read_text(encoding="utf-8")
+def test_calibration_repeats(trained: tuple[Path, list[Progress]], chests: Path, tmp_path: Path) -> None:
+    """Calibrating again finds the temperatures that training wrote; the figures of the former calibration go."""
+    folder = Path(shutil.copytree(trained[0], tmp_path / "again"))
+    before = _described(folder)
 
-    calibrate(trained[0], chests, device="cpu", report=lambda _: None)
+    calibrate(folder, chests, device="cpu", report=lambda _: None)
 
-    after = (trained[0] / "bundle.toml").read_text(encoding="utf-8")
-    assert tomllib.loads(after) == tomllib.loads(before)
+    assert _described(folder) == {name: table for name, table in before.items() if name != "evaluation"}
+
+
+def test_the_command_evaluates_what_it_has_calibrated(
+    trained: tuple[Path, list[Progress]], chests: Path, tmp_path: Path
+) -> None:
+    """Afterwards the figures are those of the new calibration."""
+    folder = Path(shutil.copytree(trained[0], tmp_path / "again"))
+    before = _described(folder)
+    write_table(folder / "bundle.toml", "evaluation", {"images": 0})
+
+    done = CliRunner().invoke(app, ["calibrate", str(folder), "--data", str(chests), "--device", "cpu"])
+
+    assert done.exit_code == 0, done.output
+    assert _described(folder) == before
+
+
+@pytest.mark.parametrize("at", range(1, 9))
+def test_a_calibration_that_was_cut_off_leaves_a_whole_bundle(
+    trained: tuple[Path, list[Progress]], chests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Killed at any change of the folder, it is the former one or the new one, and can be calibrated."""
+    folder = Path(shutil.copytree(trained[0], tmp_path / "cut"))
+    _make_other(folder)
+    former = _described(folder)
+    changes = iter(range(1, 100))
+    for name in ("write_bytes", "write_text", "replace", "unlink"):
+        _cut_off(monkeypatch, name, changes, at)
+
+    with pytest.raises(Interrupted):
+        calibrate(folder, chests, device="cpu", report=lambda _: None)
+    monkeypatch.undo()
+
+    found, whole = _described(folder), _described(trained[0])
+    assert load_bundle(folder).novelty is not None
+    names = ("calibration", "laplace", "novelty", "evaluation")
+    new = [whole["calibration"], whole["laplace"], whole["novelty"], None]
+    assert [found.get(name) for name in names] in ([former.get(name) for name in names], new)
+    calibrate(folder, chests, device="cpu", report=lambda _: None)
+    files = {str(_described(folder)[name]["file"]) for name in ("laplace", "novelty", "weights")}
+    assert {file.name for file in folder.glob("*.safetensors")} == files
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    return tomllib.loads((folder / "bundle.toml").read_text(encoding="utf-8"))
+
+
+def _make_other(folder: Path) -> None:
+    """Give a bundle other files of its calibration, named as they were before names had a digest."""
+    tables = {}
+    for name in ("laplace", "novelty"):
+        table = _described(folder)[name]
+        file = folder / str(table["file"])
+        content = save({**load(file.read_bytes()), "more": np.zeros(1, dtype=np.float32)})
+        file.unlink()
+        (folder / f"{name}.safetensors").write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        tables[name] = {**table, "file": f"{name}.safetensors", "sha256": digest}
+    tables["calibration"] = {**_described(folder)["calibration"], "images": 1}
+    write_tables(folder / "bundle.toml", tables)
+
+
+def _cut_off(monkeypatch: pytest.MonkeyPatch, name: str, changes: Iterator[int], at: int) -> None:
+    """Let the process end before the change number `at` that is made to a file."""
+    change = getattr(Path, name)
+
+    def cut(path: Path, *arguments: object, **options: object) -> object:
+        if next(changes) >= at:
+            raise Interrupted
+        return change(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, name, cut)

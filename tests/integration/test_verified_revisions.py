@@ -97,7 +97,9 @@ def test_correcting_amends_what_was_wrong(store: Store, job_id: str) -> None:
     by_text = {str(each.get("valueCodeableConcept", {}).get("text")): each for each in _observations(store)}
     assert by_text["Viral pneumonia"]["status"] == "amended"
     assert "bacterial (65.4 %)" in by_text["Viral pneumonia"]["note"][0]["text"]
+    assert "component" not in by_text["Viral pneumonia"], "the algorithm's probabilities are not of this answer"
     assert by_text["Pneumonia"]["status"] == "final"
+    assert by_text["Pneumonia"]["component"]
     statuses = sorted(each["status"] for each in _observations(store))
     assert statuses == ["amended", *["entered-in-error"] * 3, *["final"] * 4]
     assert _report(store)["status"] == "amended"

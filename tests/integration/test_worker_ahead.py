@@ -70,9 +70,16 @@ def make(store: Store, model: Thresholding, *, preread: Preread | None = None, l
     return ahead
 
 
+def hand_over(store: Store, study_uid: str) -> str:
+    """Make a job of the study, which has arrived then, as the dispatcher does; return its id."""
+    with store.write() as connection:
+        connection.execute(sa.update(study).values(state="processing"))
+    return add_job(store, study_uid)
+
+
 def claim(store: Store, study_uid: str) -> Claim:
     """Make a job of the study and claim it."""
-    job_id = add_job(store, study_uid)
+    job_id = hand_over(store, study_uid)
     with store.write() as connection:
         claimed = jobs.claim(connection, job_id, "worker", datetime.now(UTC), 60)
     assert claimed is not None
@@ -94,7 +101,7 @@ def test_results_are_the_same_with_and_without(store: Store, study_uid: str) -> 
     made = []
     for steps in (execution(store, model, ahead), execution(store, model, None)):
         prepared = steps.prepare(claimed)
-        made.append(steps.publish(prepared, steps.infer(prepared)).published.artefacts)
+        made.append(steps.complete(prepared, steps.publish(prepared, steps.infer(prepared))).artefacts)
 
     assert model.preparations == 2  # ahead, and without
     assert made[0] == made[1]
@@ -155,7 +162,7 @@ def test_a_fault_ahead_is_met_and_told_by_the_job(store: Store, study_uid: str) 
     worker, _ = make_worker(store, lambda _name: model, ahead=ahead)
     with running(worker):
         eventually(lambda: model.preparations, "tried ahead")
-        job_id = add_job(store, study_uid)
+        job_id = hand_over(store, study_uid)
         eventually(lambda: job_of(store, job_id).state is State.DEAD, "dead")
     assert "RuntimeError" in str(job_of(store, job_id).reason)
     assert model.preparations == 2
@@ -168,7 +175,7 @@ def test_a_job_waits_for_what_is_under_way(store: Store, study_uid: str) -> None
     worker, _ = make_worker(store, lambda _name: model, ahead=make(store, model))
     with running(worker):
         assert model.preparing.wait(30)
-        job_id = add_job(store, study_uid)
+        job_id = hand_over(store, study_uid)
         eventually(lambda: job_of(store, job_id).state is State.RUNNING, "claimed")
         model.may_end.set()
         eventually(lambda: job_of(store, job_id).state is State.DONE, "done")
@@ -218,7 +225,7 @@ def test_a_worker_has_its_study_ready_before_the_job(store: Store, study_uid: st
     worker, _ = make_worker(store, lambda _name: model, ahead=make(store, model))
     with running(worker):
         eventually(lambda: model.preparations, "prepared ahead")
-        job_id = add_job(store, study_uid)
+        job_id = hand_over(store, study_uid)
         eventually(lambda: job_of(store, job_id).state is State.DONE, "done")
 
     assert model.preparations == 1

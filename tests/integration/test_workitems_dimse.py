@@ -20,6 +20,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined] # made at impor
     UnifiedProcedureStepWatch,
 )
 
+from gateway.calling import PromptEntity
 from gateway.config import DicomAddress
 from gateway.job import State
 from gateway.services import Counters, Heartbeat
@@ -69,7 +70,7 @@ def port(store: Store) -> Iterator[int]:
 @contextmanager
 def associated(port: int, *sop_classes: str, heard: list[Dataset] | None = None) -> Iterator[Association]:
     """Give an association for SOP classes; the command sets of answers are added to `heard`."""
-    entity = AE("TESTER")
+    entity = PromptEntity("TESTER")
     for sop_class in sop_classes:
         entity.add_requested_context(sop_class)
     answers: list[Dataset] = [] if heard is None else heard

@@ -63,7 +63,7 @@ def subscribed(client: httpx.Client, uid: str, query: str = "") -> str:
 
 def told(connected: ClientConnection, count: int) -> list[dict[str, Any]]:
     """Return the next events."""
-    return [json.loads(connected.recv(timeout=20)) for _ in range(count)]
+    return [json.loads(connected.recv(timeout=120)) for _ in range(count)]
 
 
 def waiting(store: Store) -> int:
@@ -182,7 +182,7 @@ def handshake(port: int | None, host: str) -> bytes:
     key = base64.b64encode(b"0123456789abcdef").decode()
     lines = ["GET /dicomweb/subscribers/WATCHER HTTP/1.1", f"Host: {host}", "Upgrade: websocket", "Connection: Upgrade"]
     request = "\r\n".join([*lines, f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", "", ""])
-    with socket.create_connection(("127.0.0.1", port or 0), timeout=10) as raw:
+    with socket.create_connection(("127.0.0.1", port or 0), timeout=60) as raw:
         raw.sendall(request.encode())
         return raw.recv(4096).split(b"\r\n", maxsplit=1)[0]
 
@@ -238,7 +238,7 @@ def test_a_subscriber_that_does_not_read_is_disconnected(store: Store) -> None:
             if message["type"] == "websocket.send":
                 await asyncio.Event().wait()
 
-        await asyncio.wait_for(app(scope, came.get, send), 20)
+        await asyncio.wait_for(app(scope, came.get, send), 120)
 
     asyncio.run(connected())
     assert waiting(store) == 1

@@ -22,7 +22,7 @@ def _at_once(steps: list[Callable[[], str]]) -> list[str]:
     barrier = threading.Barrier(len(steps))
 
     def run(step: Callable[[], str]) -> str:
-        barrier.wait(30)
+        barrier.wait(120)
         return step()
 
     with ThreadPoolExecutor(len(steps)) as pool:
@@ -86,7 +86,7 @@ def test_a_worker_never_runs_a_claimed_job(store: Store) -> None:
 
     worker, _ = make_worker(store, find_model)
     with running(worker):
-        assert ran.wait(30)
+        assert ran.wait(120)
 
     assert len(asked) == 1
     assert job_of(store, claimed).state is State.RUNNING

@@ -74,6 +74,7 @@ def test_urgency_orders_the_list(store: Store) -> None:
 
     assert uids(store) == ["1.stat-suspicious", "1.stat", "1.high", "1.low", "1.new", "1.old"]
     assert uids(store, limit=2, offset=1) == ["1.stat", "1.high"]
+    assert [uid for offset in range(7) for uid in uids(store, limit=1, offset=offset)] == uids(store)
 
 
 def test_every_state_can_be_asked_for(store: Store) -> None:
@@ -279,14 +280,14 @@ def test_ten_thousand_studies_stay_quick(sqlite_store: Store) -> None:
     }.items():
         asked = parse_address(query, EVERYTHING)
         with sqlite_store.read() as connection:
-            began = time.process_time()
+            began = time.thread_time()
             listed = list_worklist(connection, asked.which, limit=51, offset=(asked.page - 1) * 50)
             count_worklist(connection, asked.which, 10_001)
             found = [each.study.study_instance_uid for each in listed]
             newest_jobs(connection, found)
             modalities_of(connection, found)
             count_priors(connection, found)
-            slowest[name] = time.process_time() - began
+            slowest[name] = time.thread_time() - began
 
     assert max(slowest.values()) < 0.25, slowest
 

@@ -71,6 +71,7 @@ def found_pneumonia(probability: float = PROBABILITY, *, area: float | None = No
             for name, code, meaning, share in classes
         ],
         "site": None,
+        "label_set": {"names": [name for name, *_ in classes], "coverage": 0.9},
     }
     quantity = {"value": "42798000", "scheme": "SCT", "meaning": "Area"}
     segment = {

@@ -8,11 +8,10 @@ from typing import Any
 
 import httpx
 
-from tests.services.process import LOOPBACK, Program, ServiceMissingError, free_port
+from tests.services.process import HANGS_S, LOOPBACK, Program, ServiceMissingError, free_port
 
 AE_TITLE = "ORTHANC"
 _DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-_START_TIMEOUT_S = 60
 _REQUEST_TIMEOUT_S = 120
 
 
@@ -59,7 +58,7 @@ class Orthanc:
         """Start the process; returns when it answers."""
         if not self._process.is_running:
             self._process.start()
-            self._process.wait_ready(self._answers, _START_TIMEOUT_S)
+            self._process.wait_ready(self._answers, HANGS_S)
 
     def stop(self) -> None:
         """Stop the process; what it stored stays."""

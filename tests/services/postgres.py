@@ -13,12 +13,21 @@ from typing import Protocol
 import psycopg
 
 from tests.services.container import Container, engine
-from tests.services.process import LOOPBACK, Program, ServiceMissingError, free_port, run, wait_until
+from tests.services.process import (
+    HANGS_S,
+    HERE,
+    LOOPBACK,
+    Place,
+    Program,
+    ServiceMissingError,
+    free_port,
+    run,
+    wait_until,
+)
 
 USUAL_PORT = 5432
 IMAGE = "docker.io/library/postgres:16-alpine"
 _USER = "postgres"
-_START_TIMEOUT_S = 90
 
 
 class PostgresServer(Protocol):
@@ -30,10 +39,10 @@ class PostgresServer(Protocol):
         """End the server, if it was started for the tests."""
 
 
-def can_create_databases(port: int) -> bool:
-    """Return whether a server on this loopback port lets the user `postgres` in and create databases."""
+def can_create_databases(port: int, address: str = LOOPBACK) -> bool:
+    """Return whether a server on this port lets the user `postgres` in and create databases."""
     try:
-        with _connect(port) as connection:
+        with _connect(port, address) as connection:
             row = connection.execute("SELECT rolcreatedb FROM pg_roles WHERE rolname = current_user").fetchone()
             return bool(row and row[0])
     except psycopg.OperationalError:
@@ -41,15 +50,21 @@ def can_create_databases(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def database(port: int) -> Iterator[str]:
-    """Create a database and drop it afterwards, whoever is still connected; yields its SQLAlchemy address."""
+def database(port: int, address: str = LOOPBACK, template: str = "template1") -> Iterator[str]:
+    """Create a database and drop it afterwards, whoever is still connected; yields its SQLAlchemy address.
+
+    Parameters
+    ----------
+    template
+        Name of the database that it begins as a copy of; nobody may be connected to that one.
+    """
     name = f"hybridmed_test_{uuid.uuid4().hex[:12]}"
-    with _connect(port) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+    with _connect(port, address) as connection:
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'.encode())
     try:
-        yield f"postgresql+psycopg://{_USER}@{LOOPBACK}:{port}/{name}"
+        yield f"postgresql+psycopg://{_USER}@{address}:{port}/{name}"
     finally:
-        with _connect(port) as connection:
+        with _connect(port, address) as connection:
             connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
 
 
@@ -93,13 +108,20 @@ class RunningPostgres:
 
 
 class PrivatePostgres:
-    """A server of the tests' own, started from installed programs by a user other than root."""
+    """A server of the tests' own, started from installed programs by a user other than root.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    place
+        Where it runs; on a host of its own it lets in everyone on the same network.
+    """
+
+    def __init__(self, place: Place = HERE) -> None:
         folder = programs()
         if folder is None:
             raise ServiceMissingError("PostgreSQL: no server is installed (Debian package: postgresql)")
         self.port = free_port()
+        self.address = place.address
         with contextlib.ExitStack() as closing:
             home = Path(tempfile.mkdtemp(prefix="hybridmed-postgres-"))
             closing.callback(shutil.rmtree, home)
@@ -107,8 +129,11 @@ class PrivatePostgres:
             data = str(home / "data")
             initdb = [str(folder / "initdb"), "-D", data, "-U", _USER, "-A", "trust", "-E", "UTF8"]
             run(*become, *initdb, "--locale=C", "--no-sync", cwd=home)
-            server = [*become, str(folder / "postgres"), "-D", data, "-p", str(self.port)]
-            settings = ["-c", f"listen_addresses={LOOPBACK}", "-c", "unix_socket_directories=", "-c", "fsync=off"]
+            if place != HERE:
+                with (home / "data" / "pg_hba.conf").open("a") as rules:
+                    rules.write("host all all samenet trust\n")
+            server = [*place.prefix, *become, str(folder / "postgres"), "-D", data, "-p", str(self.port)]
+            settings = ["-c", f"listen_addresses={self.address}", "-c", "unix_socket_directories=", "-c", "fsync=off"]
             self._program = Program([*server, *settings], log=home / "log", cwd=home)
             closing.callback(self._program.stop)
             self.start()
@@ -118,7 +143,7 @@ class PrivatePostgres:
         """Start the server with what it stored before; returns when it lets clients in."""
         if not self._program.is_running:
             self._program.start()
-            self._program.wait_ready(lambda: can_create_databases(self.port), _START_TIMEOUT_S)
+            self._program.wait_ready(lambda: can_create_databases(self.port, self.address), HANGS_S)
 
     def kill(self) -> None:
         """End the server at once, as the end of its process by the kernel would."""
@@ -139,7 +164,7 @@ class ContainerPostgres:
         with contextlib.ExitStack() as closing:
             closing.callback(self._container.remove)
             self._container.start()
-            wait_until(lambda: can_create_databases(self.port), _START_TIMEOUT_S, "PostgreSQL in a container")
+            wait_until(lambda: can_create_databases(self.port), HANGS_S, "PostgreSQL in a container")
             self._closing = closing.pop_all()
 
     def close(self) -> None:
@@ -147,8 +172,8 @@ class ContainerPostgres:
         self._closing.close()
 
 
-def _connect(port: int) -> "psycopg.Connection[tuple[object, ...]]":
-    return psycopg.connect(host=LOOPBACK, port=port, user=_USER, dbname="postgres", connect_timeout=5, autocommit=True)
+def _connect(port: int, address: str = LOOPBACK) -> "psycopg.Connection[tuple[object, ...]]":
+    return psycopg.connect(host=address, port=port, user=_USER, dbname="postgres", connect_timeout=30, autocommit=True)
 
 
 def _become_postgres(home: Path) -> list[str]:

@@ -8,17 +8,33 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 LOOPBACK = "127.0.0.1"
+HANGS_S = 240.0
+"""Seconds after which what is awaited counts as hanging: no measure of what is fast enough, as computers are busy."""
 _POLL_S = 0.1
 _LOG_TAIL_CHARACTERS = 3000
 _FIRST_PORT = 20000
 _WORKERS = 4
 _PORTS_OF_A_WORKER = 3000
 _handed_out: set[int] = set()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a program runs: in this process's own network, or on a host of its own (`tests/services/network.py`)."""
+
+    address: str = LOOPBACK
+    """Where it listens."""
+    prefix: tuple[str, ...] = ()
+    """What its command line begins with."""
+
+
+HERE = Place()
 
 
 class ServiceMissingError(RuntimeError):
@@ -47,9 +63,9 @@ def free_port() -> int:
             return port
 
 
-def listens(port: int, timeout_s: float = 1.0) -> bool:
-    """Return whether something accepts TCP connections on a loopback port."""
-    with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), timeout=timeout_s):
+def listens(port: int, timeout_s: float = 1.0, address: str = LOOPBACK) -> bool:
+    """Return whether something accepts TCP connections on a port."""
+    with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=timeout_s):
         return True
     return False
 
@@ -173,13 +189,13 @@ class Program:
         """Return the last of the program's output."""
         return self.log.read_text(errors="replace")[-_LOG_TAIL_CHARACTERS:] if self.log.exists() else ""
 
-    def stop(self, timeout_s: float = 30) -> int | None:
+    def stop(self, timeout_s: float = 60) -> int | None:
         """Ask the whole group to end, insist after a time, and return the exit status of the program."""
         return self._end(signal.SIGTERM, timeout_s)
 
     def kill(self) -> int | None:
         """End the whole group at once, with no chance to tidy up."""
-        return self._end(signal.SIGKILL, timeout_s=10)
+        return self._end(signal.SIGKILL, timeout_s=60)
 
     def _end(self, how: signal.Signals, timeout_s: float) -> int | None:
         process, self._process = self._process, None
@@ -190,7 +206,8 @@ class Program:
         try:
             wait_until(lambda: _has_ended(process), timeout_s, "end of " + self.argv[0])
         except TimeoutError:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             wait_until(lambda: _has_ended(process), timeout_s, "end of " + self.argv[0])
         return process.wait()
 

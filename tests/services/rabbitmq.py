@@ -16,6 +16,7 @@ from pika.exceptions import AMQPError
 
 from tests.services.container import Container, engine
 from tests.services.process import (
+    HANGS_S,
     LOOPBACK,
     Program,
     ServiceFailedError,
@@ -29,7 +30,6 @@ from tests.services.process import (
 USUAL_PORT = 5672
 IMAGE = "docker.io/library/rabbitmq:3-alpine"
 _ACCOUNT = "guest"
-_START_TIMEOUT_S = 120
 # Debian's /usr/sbin/rabbitmq-server insists on its own user and folders; the script behind it does not.
 _DEBIAN_SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
@@ -45,21 +45,24 @@ class RabbitMQ:
         Command line that `rabbitmqctl`'s arguments are appended to.
     env
         Variables that `rabbitmqctl` needs.
+    host
+        Where it listens.
     """
 
-    def __init__(self, port: int, ctl: list[str], env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, port: int, ctl: list[str], env: Mapping[str, str] | None = None, host: str = LOOPBACK) -> None:
         self.port = port
+        self.host = host
         self._ctl = ctl
         self._env = dict(env or {})
         self.url = self.address("/")
 
     def address(self, vhost: str) -> str:
         """Return the AMQP address of a virtual host."""
-        return f"amqp://{_ACCOUNT}:{_ACCOUNT}@{LOOPBACK}:{self.port}/{vhost.replace('/', '%2F')}"
+        return f"amqp://{_ACCOUNT}:{_ACCOUNT}@{self.host}:{self.port}/{vhost.replace('/', '%2F')}"
 
     def rabbitmqctl(self, *arguments: str) -> str:
         """Run `rabbitmqctl` against this server and return what it prints."""
-        return run(*self._ctl, "--quiet", *arguments, env=self._env, timeout_s=60)
+        return run(*self._ctl, "--quiet", *arguments, env=self._env, timeout_s=HANGS_S)
 
     @contextlib.contextmanager
     def virtual_host(self) -> Iterator[str]:
@@ -89,7 +92,7 @@ class RabbitMQ:
 def lets_in(url: str) -> bool:
     """Return whether an AMQP connection to this address opens."""
     parameters = pika.URLParameters(url)
-    parameters.socket_timeout = parameters.stack_timeout = 5
+    parameters.socket_timeout = parameters.stack_timeout = 30
     try:
         pika.BlockingConnection(parameters).close()
     except (AMQPError, OSError):
@@ -161,7 +164,7 @@ class PrivateRabbitMQ(RabbitMQ):
             mapper = Program(["epmd", "-port", str(mapper_port)], log=home / "epmd.log", env=env)
             mapper.start()
             closing.callback(mapper.kill)
-            mapper.wait_ready(lambda: listens(mapper_port), _START_TIMEOUT_S)
+            mapper.wait_ready(lambda: listens(mapper_port), HANGS_S)
             self._server = Program([str(server_program)], log=home / "server.log", env=env, cwd=home)
             closing.callback(self._server.stop)
             self.start()
@@ -171,7 +174,7 @@ class PrivateRabbitMQ(RabbitMQ):
         """Start the server with what it stored before; returns when it lets clients in."""
         if not self._server.is_running:
             self._server.start()
-            self._server.wait_ready(lambda: listens(self.port) and lets_in(self.url), _START_TIMEOUT_S)
+            self._server.wait_ready(lambda: listens(self.port) and lets_in(self.url), HANGS_S)
 
     def stop(self) -> None:
         """Stop the server in order; what is durable stays."""
@@ -200,7 +203,7 @@ class ContainerRabbitMQ(RabbitMQ):
     def start(self) -> None:
         """Start the server with what it stored before; returns when it answers."""
         self._container.start()
-        wait_until(self.is_usable, _START_TIMEOUT_S, "RabbitMQ in a container")
+        wait_until(self.is_usable, HANGS_S, "RabbitMQ in a container")
 
     def stop(self) -> None:
         """Stop the server in order; what is durable stays."""

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.services.process import HANGS_S
+
 SCRIPT = Path(__file__).resolve().parents[2] / "deploy" / "dev" / "environment.sh"
 BASH = shutil.which("bash") or "bash"
 
@@ -44,7 +46,7 @@ def test_a_named_python_is_taken_or_refused(tmp_path: Path, is_recent: bool, sta
 
 def test_an_unknown_wish_is_refused(tmp_path: Path) -> None:
     """A mistyped argument does not make an environment."""
-    ended = subprocess.run([BASH, SCRIPT, "develop"], capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run([BASH, SCRIPT, "develop"], capture_output=True, text=True, timeout=HANGS_S, check=False)
 
     assert ended.returncode == 1
     assert "usage" in ended.stderr
@@ -61,4 +63,6 @@ def _choose(folder: Path, **variables: str) -> "subprocess.CompletedProcess[str]
     (folder / "dirname").symlink_to(shutil.which("dirname") or "/usr/bin/dirname")
     env = {key: value for key, value in os.environ.items() if key != "PYTHON"}
     env.update(PATH=str(folder), **variables)
-    return subprocess.run([BASH, SCRIPT, "python"], capture_output=True, text=True, timeout=60, env=env, check=False)
+    return subprocess.run(
+        [BASH, SCRIPT, "python"], capture_output=True, text=True, timeout=HANGS_S, env=env, check=False
+    )

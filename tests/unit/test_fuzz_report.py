@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.fuzz import report
 from tests.fuzz.campaign import Findings
 from tests.fuzz.report import PartReport, Report
+from tests.services.process import HANGS_S
 
 
 def test_stretches_add_up_and_come_back_from_the_file(tmp_path: Path) -> None:
@@ -33,7 +34,9 @@ def test_a_report_of_another_run_is_left_alone(tmp_path: Path) -> None:
     Report(7, 100, 0, {"http": PartReport()}).write(file)
     before = file.read_bytes()
     command = [sys.executable, "-m", "tests.fuzz", "--seed", "8", "--inputs", "100", "--part", "http"]
-    ended = subprocess.run([*command, "--report", str(file)], capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(
+        [*command, "--report", str(file)], capture_output=True, text=True, timeout=HANGS_S, check=False
+    )
 
     assert ended.returncode == 2
     assert "is of another run" in ended.stderr

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from fhir import resources
 
+from tests.services.process import HANGS_S
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = {
     "gateway": REPOSITORY / "gateway",
@@ -82,7 +84,7 @@ def test_gateway_names_no_torch() -> None:
 def test_everything_but_the_worker_imports_without_the_inference_extra() -> None:
     """Where torch is not installed, every module of gateway and facade imports, the worker's own excepted."""
     script = IMPORT_WITHOUT_THE_EXTRA.replace("{absent!r}", repr(INFERENCE_EXTRA))
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=HANGS_S, check=False)
 
     assert ended.returncode == 0, ended.stderr
     assert int(ended.stdout) > 0
@@ -92,7 +94,7 @@ def test_everything_but_the_worker_imports_without_the_inference_extra() -> None
 def test_importing_loads_no_torch(module: str) -> None:
     """Where torch is installed, importing the parts of a receive-only host leaves it unloaded."""
     script = f"import sys, {module}; print([name for name in {INFERENCE_EXTRA!r} if name in sys.modules])"
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=HANGS_S, check=False)
 
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.strip() == "[]"

@@ -1,7 +1,9 @@
 """Which studies go: by age, by size, by state; nothing that is blocked, nothing that is too young."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,6 +52,30 @@ def test_size_takes_the_oldest_until_there_is_room() -> None:
 def test_the_young_stay() -> None:
     """Younger than the least age, a study stays, even where the disk is full."""
     assert gone([candidate("a", 0.5)], Retention(max_gib=0.1, max_age_days=0.1), Room(9 * GIB, 0)) == {}
+
+
+@pytest.mark.parametrize(
+    ("rules", "taken"),
+    [
+        (Retention(), 1),
+        (Retention(max_age_days=50), 3),
+        (Retention(max_age_days=50, max_age_unrouted_days=15), 4),
+        (Retention(max_gib=2.5), 4),
+        (Retention(max_gib=0.1), 5),
+    ],
+)
+def test_no_more_studies_are_looked_at_than_needed(rules: Retention, taken: int) -> None:
+    """An archive of a million studies is not read to find the few that have had their time."""
+    asked: list[str] = []
+
+    def archive() -> Iterator[Candidate]:
+        for uid, days in (("a", 90), ("b", 60), ("c", 20), ("d", 10), ("e", 0.5), ("f", 0.1)):
+            asked.append(uid)
+            yield candidate(uid, days)
+
+    list(decide(archive(), rules, Room(5 * GIB, 1 << 50), NOW))
+
+    assert len(asked) == taken
 
 
 @given(

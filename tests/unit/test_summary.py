@@ -11,6 +11,7 @@ from gateway.report.summary import (
     not_evaluable_reason,
     read_algorithm,
     read_outcomes,
+    retold,
     summarise,
 )
 from inference.findings import (
@@ -99,3 +100,51 @@ def test_what_could_not_be_measured_is_null() -> None:
 def test_the_line_gives_no_probability_to_a_persons_answer() -> None:
     """The algorithm's is not the person's."""
     assert summarise([EVALUATED], [(0, "coarse")])["text"] == "pneumonia, left lung 1235 mL"
+
+
+def _stored(*outcomes: Findings | NotEvaluable) -> dict[str, object]:
+    """Return the summary as a database gives it back."""
+    read: dict[str, object] = json.loads(json.dumps(summarise(outcomes)))
+    return read
+
+
+def test_the_same_answer_again_is_told_as_it_is() -> None:
+    """Masks and all: nothing is read back."""
+    assert retold([EVALUATED, WITHHELD], AI, _stored(EVALUATED, WITHHELD)) == (EVALUATED, WITHHELD)
+
+
+def test_a_second_evaluation_tells_what_was_told_and_shows_its_own_masks() -> None:
+    """Another device gave other last digits; what is at a PACS already holds."""
+    other = replace(SEGMENT, measurements=(replace(SEGMENT.measurements[0], value=1234.5679),))
+    again = replace(EVALUATED, segments=(other,))
+
+    (told,) = retold([again], AI, _stored(EVALUATED))
+
+    assert isinstance(told, Findings)
+    assert told.segments[0].measurements[0].value == SEGMENT.measurements[0].value
+    assert told.segments[0].mask is SEGMENT.mask
+    assert (told.frames, told.heat_maps) == (EVALUATED.frames, EVALUATED.heat_maps)
+
+
+def test_a_second_evaluation_that_finds_other_segments_draws_nothing() -> None:
+    """The outcome that was told has no frames then; one that is withheld now is told all the same."""
+    again = replace(EVALUATED, segments=(replace(SEGMENT, tracking_id="lung-right"),))
+    summary = _stored(EVALUATED)
+
+    (other,), (withheld,) = retold([again], AI, summary), retold([WITHHELD], AI, summary)
+
+    for told in (other, withheld):
+        assert isinstance(told, Findings)
+        assert told.frames == ()
+        assert told.findings[0].answer.probability == PNEUMONIA.probability
+
+
+def test_a_renewed_bundle_does_not_sign_what_the_one_before_told() -> None:
+    """The first evaluation's name stands, and no mask of the second is shown for the one that is out."""
+    renewed = replace(EVALUATED, algorithm=replace(AI, version="1.1"))
+
+    (told,) = retold([renewed], AI, _stored(EVALUATED))
+
+    assert isinstance(told, Findings)
+    assert told.algorithm == AI
+    assert told.frames == ()

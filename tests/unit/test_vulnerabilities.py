@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from deploy.check.vulnerabilities import NONE_KNOWN, NOT_CHECKED, SOME_KNOWN, judge
+from tests.services.process import HANGS_S
 
 HARMLESS = {"name": "good", "version": "1", "vulns": []}
 HARMFUL = {"name": "bad", "version": "2", "vulns": [{"id": "PYSEC-1", "fix_versions": ["3"], "aliases": ["CVE-1"]}]}
@@ -41,7 +42,9 @@ def test_without_internet_it_says_that_nothing_was_checked(tmp_path: Path) -> No
     file.write_text("hl7==0.4.5\n")
     nowhere = {name: "http://127.0.0.1:9" for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy")}
     command = [sys.executable, "-m", "deploy.check.vulnerabilities", str(file)]
-    ended = subprocess.run(command, env=os.environ | nowhere, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(
+        command, env=os.environ | nowhere, capture_output=True, text=True, timeout=HANGS_S, check=False
+    )
 
     assert ended.returncode == NOT_CHECKED
     assert "not" in ended.stdout and "checked" in ended.stdout and "internet" in ended.stdout

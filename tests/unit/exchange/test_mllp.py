@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -15,6 +16,7 @@ from gateway.errors import DeliveryError, DestinationAwayError, GatewayError
 from gateway.exchange.mllp import MllpAddress, send_message
 from tests.certificates import Authority
 from tests.exchange import mllp_listener
+from tests.services.process import HANGS_S
 
 ACK = b"\x0bMSH|^~\\&|A|B|C|D|20260101||ACK|9|P|2.5.1\rMSA|%b|%b\r%b\x1c\r"
 
@@ -26,7 +28,7 @@ def answering(answer: Callable[[socket.socket], None]) -> Iterator[MllpAddress]:
 
     def serve() -> None:
         peer, _ = listener.accept()
-        with peer:
+        with peer, contextlib.suppress(OSError):  # who asked may have heard enough
             peer.recv(1 << 16)
             answer(peer)
 
@@ -35,7 +37,7 @@ def answering(answer: Callable[[socket.socket], None]) -> Iterator[MllpAddress]:
     try:
         yield MllpAddress("127.0.0.1", listener.getsockname()[1], None)
     finally:
-        thread.join(5)
+        thread.join(HANGS_S)
         listener.close()
 
 
@@ -48,7 +50,7 @@ def in_pieces(peer: socket.socket) -> None:
 def test_an_acknowledgement_in_pieces_is_read() -> None:
     """TCP has no messages: what counts is the frame."""
     with answering(in_pieces) as address:
-        send_message(address, b"MSH|x\r", "42", 5)
+        send_message(address, b"MSH|x\r", "42", HANGS_S)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_an_acknowledgement_in_pieces_is_read() -> None:
 def test_other_answers_are_errors(answer: bytes, error: type[GatewayError], text: str) -> None:
     """What is refused counts, what is no answer to us is tried again; no text of the receiver is told on."""
     with answering(lambda peer: peer.sendall(answer)) as address, pytest.raises(error, match=text) as raised:
-        send_message(address, b"MSH|x\r", "42", 5)
+        send_message(address, b"MSH|x\r", "42", HANGS_S)
 
     assert "Doe" not in str(raised.value)
 
@@ -74,7 +76,7 @@ def test_other_answers_are_errors(answer: bytes, error: type[GatewayError], text
 def test_silence_ends() -> None:
     """A receiver that never answers is away once the time is up."""
     released = threading.Event()
-    with answering(lambda _: released.wait(5) and None) as address:
+    with answering(lambda _: released.wait(HANGS_S) and None) as address:
         with pytest.raises(DestinationAwayError, match=r"within 0\.2 s"):
             send_message(address, b"MSH|x\r", "42", 0.2)
         released.set()
@@ -96,7 +98,7 @@ def test_over_tls_another_programs_receiver_takes_it(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     trust = ssl.create_default_context(cafile=str(authority.certificate))
     with mllp_listener(context(authority)) as listener:
-        send_message(MllpAddress("localhost", listener.port, trust), MESSAGE, "42", 10)
+        send_message(MllpAddress("localhost", listener.port, trust), MESSAGE, "42", HANGS_S)
 
     (received,) = listener.received
     assert str(received).split("\r")[:2] == MESSAGE.decode().split("\r")[:2]
@@ -108,9 +110,9 @@ def test_a_receiver_that_is_not_believed_gets_nothing(tmp_path: Path) -> None:
     trust = ssl.create_default_context(cafile=str(ours.certificate))
     taken: list[bytes] = []
     with mllp_listener(context(theirs)) as stranger, pytest.raises(DestinationAwayError, match="Cert"):
-        send_message(MllpAddress("localhost", stranger.port, trust), MESSAGE, "42", 10)
+        send_message(MllpAddress("localhost", stranger.port, trust), MESSAGE, "42", HANGS_S)
     with mllp_listener(context(ours)) as named, pytest.raises(DestinationAwayError, match="Cert"):
-        send_message(MllpAddress("127.1", named.port, trust), MESSAGE, "42", 10)
+        send_message(MllpAddress("127.1", named.port, trust), MESSAGE, "42", HANGS_S)
     with answering(lambda peer: taken.append(peer.recv(1 << 16))) as plain, pytest.raises(DestinationAwayError):
         send_message(MllpAddress("localhost", plain.port, trust), MESSAGE, "42", 1)
 

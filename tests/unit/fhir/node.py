@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.services.process import HANGS_S
+
 FOLDER = Path(__file__).resolve().parents[2] / "node"
 _STAMP = FOLDER / "node_modules" / ".installed"
 _INSTALL_TIMEOUT_S = 300
-_CHECK_TIMEOUT_S = 120
 
 
 class MissingNodeError(RuntimeError):
@@ -47,7 +48,7 @@ def _run(script: str, content: Sequence[dict[str, Any]], scratch: Path) -> Any:
     file = scratch / "resources.json"
     file.write_text(json.dumps(content), encoding="utf-8")
     command = [_program("node"), script, str(file)]
-    done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=_CHECK_TIMEOUT_S, check=False)
+    done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=HANGS_S, check=False)
     if done.returncode:
         raise RuntimeError(f"{script} failed: {done.stderr[-500:]}")
     return json.loads(done.stdout)

@@ -247,6 +247,22 @@ def test_probabilities_and_uncertainty_are_components() -> None:
     assert answer["_display"]["extension"][0]["extension"][1]["valueString"] == "肺炎"
 
 
+def test_the_models_part_of_the_uncertainty_is_a_component() -> None:
+    """Where the model tells it, after the summary of the job too; else there is none."""
+    outcome = cases.pneumonia()
+    parted = replace(outcome, findings=(replace(outcome.findings[0], epistemic=0.0123), *outcome.findings[1:]))
+    (read,) = read_outcomes(json.loads(json.dumps(summarise([parted]))), cases.ALGORITHM)
+
+    for each in (parted, read):
+        found = [
+            {part["code"]["coding"][0]["code"]: part.get("valueQuantity") for part in observation["component"]}
+            for observation in observations(cases.finished(each))[:2]
+        ]
+        assert found[0]["epistemic"]["value"] == Decimal("1.2300")
+        assert found[0]["epistemic"]["code"] == "%"
+        assert "uncertainty" in found[0] and "epistemic" not in found[1]
+
+
 def test_the_classes_that_hold_the_true_one_are_a_component() -> None:
     """Where the model states a coverage they are named with it, after the summary of the job too; else nothing is."""
     outcome = cases.pneumonia()

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from inference.applicability import Applicability
-from inference.bundle import default_bundle_dir, find_bundles, load_bundle
+from inference.bundle import BUNDLE_FILE, default_bundle_dir, find_bundles, load_bundle
 from inference.errors import BundleError
 from inference.table import is_snomed_id
+from inference.training.figures import drop_table, write_table
 
 _SHIPPED = default_bundle_dir() / "cxr-pneumonia"
 
@@ -201,4 +202,20 @@ def test_before_the_first_training_there_are_neither_weights_nor_known_features(
 
     assert load_bundle(copied, verify_weights=False).novelty is None
     with pytest.raises(BundleError, match=r"weights\.file: cannot be read"):
+        load_bundle(copied)
+
+
+def test_the_last_layers_posterior_is_pinned(copied: Path) -> None:
+    """Its file is read where the description names it with its digest; one that was changed is refused by name."""
+    file = copied / "laplace.safetensors"
+    file.write_bytes(b"posterior")
+    drop_table(copied / BUNDLE_FILE, "laplace")
+    assert load_bundle(copied).laplace is None
+
+    digest = hashlib.sha256(b"posterior").hexdigest()
+    write_table(copied / BUNDLE_FILE, "laplace", {"file": file.name, "sha256": digest})
+
+    assert load_bundle(copied).laplace == (file, digest)
+    file.write_bytes(b"another")
+    with pytest.raises(BundleError, match=r"laplace\.sha256: laplace\.safetensors has the digest"):
         load_bundle(copied)

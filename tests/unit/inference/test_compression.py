@@ -13,8 +13,8 @@ from inference.bundle import load_bundle
 from inference.errors import BundleError
 from inference.networks.hybridmednet import HybridMedNet
 from inference.networks.weights import build_network, dequantise, load_network, quantise, save_quantised_weights
-from inference.training.compression import Figures
 from inference.training.figures import write_table
+from inference.training.variants import Figures
 from tests.training import describe_tiny
 
 _CPU = torch.device("cpu")
@@ -105,7 +105,7 @@ def test_an_unknown_encoding_is_refused(network_and_bundle: tuple[HybridMedNet, 
     """Weights in an encoding that is not known are not guessed at."""
     _declare(network_and_bundle[1], "int4")
 
-    with pytest.raises(BundleError, match=r"weights\.encoding: 'int4' is none of float, int8"):
+    with pytest.raises(BundleError, match=r"weights\.encoding: 'int4' is none of float, int8, int8-onnx"):
         load_bundle(network_and_bundle[1])
 
 
@@ -129,6 +129,21 @@ def test_int8_declared_as_float_is_refused(network_and_bundle: tuple[HybridMedNe
 
     with pytest.raises(BundleError, match="does not fit"):
         load_network(load_bundle(folder), _CPU)
+
+
+def test_weights_that_changed_after_they_were_checked_are_refused(
+    network_and_bundle: tuple[HybridMedNet, Path],
+) -> None:
+    """Other weights of the same shapes, put in place between the check of the bundle and its first study."""
+    folder = network_and_bundle[1]
+    _declare(folder, "int8")
+    bundle = load_bundle(folder)
+    stored = load_file(bundle.weights_path)
+    name = next(name for name, tensor in stored.items() if tensor.dtype == torch.int8)
+    save_file(stored | {name: -stored[name]}, bundle.weights_path)
+
+    with pytest.raises(BundleError, match="was changed after it was checked"):
+        load_network(bundle, _CPU)
 
 
 @pytest.mark.parametrize(

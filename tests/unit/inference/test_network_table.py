@@ -22,6 +22,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "local_global": (False, True),
     "dynamic_kernels": (0, 2),
     "experts": (0, 3),
+    "hierarchy": (True, False),
     "inputs": (1, 2),
     "checkpointing": (False, True),
 }
@@ -70,7 +71,7 @@ def test_each_pair_of_parts_learns_in_one_step(table: dict[str, object]) -> None
     torch.manual_seed(0)
     width = 32 if str(table["backbone"]).startswith("swin") else 8
     config = HybridMedNetConfig.from_table({**table, "width": width, "channels": 8, "decoder_width": 8, "dropout": 0.0})
-    network = HybridMedNet(config, 2, 3, 3).train()
+    network = HybridMedNet(config, 2, 3, 3, parents=(0, 1, 1)).train()
     images = torch.randn(2, config.inputs, 64, 64)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
 

@@ -7,9 +7,13 @@ from inference.training.scores import (
     auc,
     auc_within,
     balanced_accuracy,
+    brier_score,
     calibration_error,
+    cross_entropy,
     dice,
     logistic_scores,
+    reliability,
+    roc,
     sensitivity,
     specificity,
 )
@@ -52,6 +56,46 @@ def test_honest_probabilities_have_no_calibration_error() -> None:
 
     assert calibration_error(np.tile([0.9, 0.1], (10, 1)), truth) == pytest.approx(0.0)
     assert calibration_error(np.tile([1.0, 0.0], (10, 1)), truth) == pytest.approx(0.1)
+
+
+def test_bins_hold_every_image_once() -> None:
+    """Each tells its images, their mean confidence and the share of right answers; certainty is in the last bin."""
+    probabilities = np.array([[1.0, 0.0], [0.98, 0.02], [0.55, 0.45], [0.4, 0.6]])
+
+    (all_of_them,) = reliability(probabilities, np.array([0, 1, 0, 0]), bins=2)
+    high = reliability(probabilities, np.array([0, 1, 0, 0]), bins=10)[-1]
+
+    assert (all_of_them.count, all_of_them.accuracy) == (4, 0.5)
+    assert (high.count, high.confidence, high.accuracy) == (2, pytest.approx(0.99), 0.5)
+
+
+def test_a_bin_on_its_lower_edge_is_told_as_the_one_it_is() -> None:
+    """Where all of them have a probability of 3/5, that is the fourth of five bins; so the picture puts it there."""
+    for edge in (0.6, 0.8):
+        (told,) = reliability(np.array([[edge, 1 - edge]] * 3), np.array([0, 0, 1]), bins=5)
+
+        assert told.index == round(edge * 5)
+
+
+def test_cross_entropy_and_brier_score_by_hand() -> None:
+    """One right answer at 0.8, one wrong at 0.4; a probability of nothing is no infinite loss."""
+    probabilities, truth = np.array([[0.8, 0.2], [0.6, 0.4]]), np.array([0, 1])
+
+    assert cross_entropy(probabilities, truth) == pytest.approx(-(np.log(0.8) + np.log(0.4)) / 2)
+    assert brier_score(probabilities, truth) == pytest.approx((2 * 0.2**2 + 2 * 0.6**2) / 2)
+    assert np.isfinite(cross_entropy(np.array([[1.0, 0.0]]), np.array([1])))
+
+
+def test_the_area_under_the_curve_is_the_auc() -> None:
+    """The curve goes from none to all, ties in one step; its area counts pairs as `auc` does."""
+    generator = np.random.default_rng(0)
+    truth = generator.random(500) < 0.4
+    score = np.round(truth + generator.normal(0, 1, 500), 1)
+
+    false, true = roc(truth, score)
+
+    assert (false[0], true[0], false[-1], true[-1]) == (0, 0, 1, 1)
+    assert float(np.trapezoid(true, false)) == pytest.approx(auc(truth, score))
 
 
 def test_dice_of_half_an_overlap() -> None:

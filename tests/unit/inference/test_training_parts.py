@@ -13,7 +13,7 @@ from inference.networks.hybridmednet import NetworkOutput
 from inference.training.augmentation import AugmentationConfig, Batch, RandomViews, lung_regions
 from inference.training.calibration import fit_temperature
 from inference.training.data import Images, LabelledImage, Part, batches, mean_aspect, part_of, read_labels
-from inference.training.figures import write_digest, write_table
+from inference.training.figures import write_digest, write_table, write_tables
 from inference.training.loop import LoopConfig, schedule
 from inference.training.losses import LossConfig, agreement_loss, hybrid_loss, smoothed_nll
 from inference.training.targets import LEFT_LUNG, RIGHT_LUNG, sided
@@ -215,8 +215,31 @@ def test_the_temperature_of_overconfident_scores_is_found() -> None:
     honest = generator.normal(0, 1.5, (4000, 3))
     truth = np.array([generator.choice(3, p=row) for row in special.softmax(honest, axis=1)])
 
-    assert fit_temperature([honest * 3], [truth]) == pytest.approx(3.0, rel=0.1)
+    assert fit_temperature([honest[None] * 3], [truth]) == pytest.approx(3.0, rel=0.1)
     assert fit_temperature([], []) == 1.0
+
+
+def test_cases_that_are_all_right_do_not_make_certain() -> None:
+    """Thirty right answers at 0.9 are no reason to claim 0.999."""
+    scores = np.tile([np.log(9), 0.0], (30, 1))
+
+    temperature = fit_temperature([scores[None]], [np.zeros(30, dtype=np.int64)])
+
+    assert 0.4 < temperature < 1
+    assert special.expit(np.log(9) / temperature) < 0.99
+
+
+def test_the_temperature_is_fitted_to_the_mean_over_the_posterior() -> None:
+    """Scores that vary are blunter in the mean; the temperature that makes them honest again is smaller."""
+    generator = np.random.default_rng(0)
+    honest = generator.normal(0, 1.5, (4000, 2))
+    truth = np.array([generator.choice(2, p=row) for row in special.softmax(honest, axis=1)])
+    varied = honest + generator.normal(0, 2, (64, 1, 1)) * np.array([1, -1])
+
+    alone, together = fit_temperature([honest[None]], [truth]), fit_temperature([varied], [truth])
+
+    assert alone == pytest.approx(1.0, rel=0.1)
+    assert together < 0.8 * alone
 
 
 def test_the_learning_rate_climbs_falls_and_starts_again() -> None:
@@ -248,6 +271,24 @@ def test_figures_replace_their_table_and_nothing_else(tmp_path: Path) -> None:
         "data": {"kept": 3},
         "evaluation": {"images": 5, "coarse": {"auc": 0.5}},
     }
+
+
+def test_several_tables_are_replaced_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One goes, one comes, one changes, and the file is replaced a single time."""
+    file = tmp_path / "bundle.toml"
+    file.write_text("name = 'x'\n\n[gone]\nold = 1\n\n[changed]\nold = 2\n\n[data]\nkept = 3\n")
+    seen, replace = [], Path.replace
+    monkeypatch.setattr(Path, "replace", lambda path, target: seen.append(target) or replace(path, target))
+
+    write_tables(file, {"gone": None, "changed": {"new": 1}, "come": {"new": 2}})
+
+    assert tomllib.loads(file.read_text()) == {
+        "name": "x",
+        "data": {"kept": 3},
+        "changed": {"new": 1},
+        "come": {"new": 2},
+    }
+    assert seen == [file]
 
 
 def test_a_digest_is_written_in_its_place(tmp_path: Path) -> None:

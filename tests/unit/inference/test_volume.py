@@ -77,7 +77,7 @@ def test_slope_and_intercept_are_each_planes_own(tmp_path: Path) -> None:
         assert np.array_equal(volume.voxels[n], stored_values(n) * (n + 0.5) - 10 * n)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(seed=st.integers(0, 1000))
 def test_the_order_of_files_does_not_matter(tmp_path: Path, seed: int) -> None:
     """Any order of paths gives the same volumes, with two phases in the series too."""

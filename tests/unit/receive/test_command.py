@@ -7,13 +7,13 @@ from io import BytesIO
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydicom.uid import UID
+from pydicom.uid import RE_VALID_UID, UID
 from pynetdicom.dimse_messages import C_STORE_RQ, C_STORE_RSP, DIMSEMessage
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import decode
 from pynetdicom.pdu import P_DATA_TF
 
-from gateway.receive.command import LARGEST_RESPONSE, encode_store_response, parse_store_request
+from gateway.receive.command import LARGEST_RESPONSE, answered_uid, encode_store_response, parse_store_request
 from tests.receiving import CT
 
 
@@ -86,3 +86,11 @@ def test_a_response_is_read_by_the_library(status: int, comment: str | None) -> 
     assert (response.AffectedSOPClassUID, response.AffectedSOPInstanceUID) == (CT, "1.2.3")
     assert (response.ErrorComment or None) == comment
     assert len(pdu) < LARGEST_RESPONSE
+
+
+@given(st.text(alphabet="0123.0.1a\n", max_size=70) | st.from_regex(r"[0-2](\.[0-9]{1,8}){1,9}", fullmatch=True))
+def test_only_standard_uids_are_answered(uid: str) -> None:
+    """As pydicom takes them: no empty component, no leading zero, 64 characters at the most."""
+    is_valid = len(uid) <= 64 and RE_VALID_UID.fullmatch(uid) is not None
+
+    assert answered_uid(uid) == (uid if is_valid else "")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from gateway.receive.slots import SharedTurns, Slots
+from tests.services.process import HANGS_S
 
 _OTHER = """
 import sys
@@ -54,7 +55,7 @@ def test_processes_share_the_turns_of_an_ae_title(tmp_path: Path) -> None:
     """Two processes and two threads take 60 turns: each has its own, one gap apart."""
     command = [sys.executable, "-c", _TURNS, str(tmp_path)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    taken = [float(line) for process in processes for line in process.communicate(timeout=60)[0].split()]
+    taken = [float(line) for process in processes for line in process.communicate(timeout=HANGS_S)[0].split()]
     (last,) = [SharedTurns(tmp_path, 104, "CT1").take(100.0, 0.5)]
 
     turns = sorted([*taken, last])

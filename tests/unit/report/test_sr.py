@@ -48,11 +48,30 @@ def test_each_level_of_the_hierarchy_is_a_group(tmp_path: Path) -> None:
 
     coarse, fine = report.content.get_image_measurement_groups()
     assert (coarse.tracking_uid, fine.tracking_uid) == (_tracking("coarse"), _tracking("fine"))
-    assert [m.value for group in (coarse, fine) for m in group.get_measurements()] == [90.0, 65.4321]
+    shares = [next(m.value for m in g.get_measurements() if m.name.value == "122157") for g in (coarse, fine)]
+    assert shares == [90.0, 65.4321]
     assert fine.get_measurements()[0].unit.value == "%"
     evaluations = fine.get_qualitative_evaluations()
     assert ("Type of pneumonia", "Bacterial pneumonia") in [(e.name.meaning, e.value.meaning) for e in evaluations]
     assert fine.finding_sites[0].value.meaning == "Lung"
+
+
+def test_a_level_tells_how_undecided_the_algorithm_is(tmp_path: Path) -> None:
+    """The spread over the classes stands beside the probability, and the model's part of it where it is told."""
+    outcome = xray_findings()
+    parted = replace(outcome.findings[0], epistemic=0.0123)
+
+    report = _report("sr-findings", replace(outcome, findings=(parted, *outcome.findings[1:])), write_xray(tmp_path))
+
+    told = [
+        [(m.name.value, m.name.scheme_designator, m.value, m.unit.value) for m in group.get_measurements()][1:]
+        for group in report.content.get_image_measurement_groups()
+    ]
+    assert told == [
+        [("uncertainty", "99HYBRIDMED", 46.8996, "%"), ("epistemic", "99HYBRIDMED", 1.23, "%")],
+        [("uncertainty", "99HYBRIDMED", 93.015, "%")],
+    ]
+    assert told[0][0][2] == pytest.approx(100 * parted.uncertainty, abs=1e-4)
 
 
 def test_the_classes_that_hold_the_true_one_are_a_comment(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_a_corrected_answer_is_the_persons(tmp_path: Path) -> None:
     assert _values(fine, tree.FINDING) == ["Viral pneumonia"]
     assert _values(fine, tree.COMMENT) == ["Corrected by Marie Curie. Before: Bacterial pneumonia (65.4 %)."]
     names = {item.ConceptNameCodeSequence[0].CodeMeaning for item in tree.children(fine)}
-    assert names.isdisjoint({"Probability", "Algorithm Name", "Algorithm Version"})
+    assert names.isdisjoint({"Probability", "Uncertainty", "Algorithm Name", "Algorithm Version"})
 
 
 def test_an_answer_that_no_longer_stands_leaves_the_report(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from gateway.web.protocol import BoundedHttpProtocol
+from tests.services.process import HANGS_S
 
 
 @contextmanager
@@ -26,13 +27,13 @@ def served(app: ASGIApp) -> Iterator[httpx.Client]:
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + HANGS_S
     while not server.started and time.monotonic() < deadline:
         time.sleep(0.005)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=30) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=HANGS_S) as client:
             yield client
     finally:
         server.should_exit = True
-        thread.join(timeout=30)
+        thread.join(timeout=HANGS_S)
         listener.close()

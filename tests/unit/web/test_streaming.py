@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.web.dicomweb.streaming import FileSlice, Made, Piece, PieceResponse
-from tests.services.process import wait_until
+from tests.services.process import HANGS_S, wait_until
 from tests.unit.web.serving import served
 
 LENGTH = 3_000_001
@@ -77,7 +77,7 @@ class _Counting:
 def test_files_arrive_as_they_are_and_none_of_their_bytes_passes_python(site: Site) -> None:
     """Heads, stretches of a file and an end, twice over one connection; a HEAD is told the length alone."""
     site.pieces = [b"head", FileSlice(site.file, 0, LENGTH), b"\r\n", FileSlice(site.file, 17, 100_000), b"end"]
-    with httpx.Client(base_url=site.url) as client:
+    with httpx.Client(base_url=site.url, timeout=HANGS_S) as client:
         first, second, head = client.get("/"), client.get("/"), client.head("/")
 
     assert first.content == second.content == site.body()
@@ -92,7 +92,7 @@ def test_what_the_page_cache_does_not_hold_is_brought_into_it(site: Site) -> Non
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     site.pieces = [FileSlice(site.file, 0, LENGTH)]
 
-    assert httpx.get(site.url).content == site.content
+    assert httpx.get(site.url, timeout=HANGS_S).content == site.content
 
 
 def test_a_file_system_that_the_kernel_cannot_send_from_is_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,13 +104,13 @@ def test_a_file_system_that_the_kernel_cannot_send_from_is_read(site: Site, monk
     monkeypatch.setattr(os, "sendfile", refused)
     site.pieces = [b"head", FileSlice(site.file, 0, LENGTH), b"end"]
 
-    assert httpx.get(site.url).content == site.body()
+    assert httpx.get(site.url, timeout=HANGS_S).content == site.body()
 
 
 def test_parts_that_are_yet_to_be_made_go_through_the_server(site: Site) -> None:
     """Their length is not known before, so the answer comes in chunks."""
     site.pieces = [b"head", FileSlice(site.file, 5, LENGTH - 5), Made(lambda: b"made"), b"end"]
-    answer = httpx.get(site.url)
+    answer = httpx.get(site.url, timeout=HANGS_S)
 
     assert answer.content == site.body()
     assert "content-length" not in answer.headers
@@ -123,7 +123,7 @@ def test_a_slow_reader_gets_everything(site: Site) -> None:
     with socket.create_connection(_address(site)) as slow:
         slow.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         begun = slow.recv(100)
-        assert len(httpx.get(site.url).content) == 4 * LENGTH
+        assert len(httpx.get(site.url, timeout=HANGS_S).content) == 4 * LENGTH
         received = bytearray(begun)
         while data := slow.recv(1 << 16):
             received += data
@@ -137,7 +137,7 @@ def test_a_file_that_became_shorter_cuts_the_connection(site: Site) -> None:
     os.truncate(site.file, LENGTH // 2)
 
     with pytest.raises(httpx.RemoteProtocolError):
-        httpx.get(site.url)
+        httpx.get(site.url, timeout=HANGS_S)
 
 
 def test_a_client_that_goes_is_let_go(site: Site) -> None:
@@ -151,9 +151,11 @@ def test_a_client_that_goes_is_let_go(site: Site) -> None:
             leaving.shutdown(socket.SHUT_WR)
         leaving.close()
 
-    wait_until(lambda: not any(_target(link) == str(site.file) for link in _descriptors()), 20, "the file is closed")
+    wait_until(
+        lambda: not any(_target(link) == str(site.file) for link in _descriptors()), HANGS_S, "the file is closed"
+    )
     site.pieces = [b"on"]
-    assert httpx.get(site.url).content == b"on"
+    assert httpx.get(site.url, timeout=HANGS_S).content == b"on"
 
 
 def _address(site: Site) -> tuple[str, int]:
