@@ -19,6 +19,9 @@ _AT_ONCE = 8
 _WARM_UP = 240
 _MOST_THREADS = 120
 """The server's pools have their bounds; none of them grows with what is asked."""
+_MOST_DECODERS = 2
+"""So many processes that decode wait for more, each with what it loads once and no more."""
+_MOST_DECODER_MIB = 192
 _SETTLE_S = 30
 _OK, _SERVER_ERROR, _NOT_IMPLEMENTED = range(200, 300), 500, 501
 _MOST_LINES = 20
@@ -92,5 +95,8 @@ def _settle(target: WebTarget, before_mib: float, findings: Findings) -> None:
         findings.faults.append(f"{PATH}: {target.half_written()} half-written files are left")
     if (threads := target.threads()) > _MOST_THREADS:
         findings.faults.append(f"{PATH}: {threads} threads")
+    decoders = target.decoders_mib()
+    if len(decoders) > _MOST_DECODERS or max(decoders, default=0) > _MOST_DECODER_MIB:
+        findings.faults.append(f"{PATH}: {len(decoders)} processes that decode, of {max(decoders):.0f} MiB at most")
     findings.faults += [f"{PATH}: {line[:500]}" for line in target.unforeseen()[:_MOST_LINES]]
     findings.judge_growth(PATH, before_mib, target.memory_mib())

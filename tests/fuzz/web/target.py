@@ -42,15 +42,18 @@ class WebTarget:
         return self.program.is_running
 
     def memory_mib(self) -> float:
-        """Return the resident memory of it and of the processes that decode for it."""
-        server = psutil.Process(self.program.pid)
-        sizes = [server.memory_info().rss]
-        for child in server.children(recursive=True):
+        """Return its resident memory, without that of the processes that decode for it: they come and go."""
+        return float(psutil.Process(self.program.pid).memory_info().rss / _MIB)
+
+    def decoders_mib(self) -> list[float]:
+        """Return the resident memory of each process that decodes for it."""
+        sizes = []
+        for child in psutil.Process(self.program.pid).children(recursive=True):
             try:
-                sizes.append(child.memory_info().rss)
+                sizes.append(float(child.memory_info().rss / _MIB))
             except psutil.NoSuchProcess:  # it ended meanwhile
                 continue
-        return float(sum(sizes) / _MIB)
+        return sizes
 
     def threads(self) -> int:
         """Return how many threads it has."""
