@@ -73,14 +73,34 @@ def around(mask: NDArray[np.bool_], aspect: float, margin: float) -> Region:
     ValueError
         The mask is empty.
     """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
+    if not mask.any():
         raise ValueError("the mask is empty")
-    height, width = mask.shape
-    top, bottom = 2 * rows[0] / height - 1, 2 * (rows[-1] + 1) / height - 1
-    left, right = 2 * columns[0] / width - 1, 2 * (columns[-1] + 1) / width - 1
+    left, right, top, bottom = _bounds(mask)
     half_side = margin * max((right - left) * aspect, bottom - top) / 2
-    return square_region(float(left + right) / 2, float(top + bottom) / 2, float(half_side), aspect)
+    return square_region((left + right) / 2, (top + bottom) / 2, half_side, aspect)
+
+
+def stretched(mask: NDArray[np.bool_], margin: float) -> Region:
+    """Return the bounding box of a mask's (Y, X) set pixels, each side longer by `margin`; the whole plane without any.
+
+    As the network's square input it shows nothing of the aspect ratio.
+    """
+    if not mask.any():
+        return Region(0.0, 0.0, 1.0, 1.0)
+    left, right, top, bottom = _bounds(mask)
+    return Region((left + right) / 2, (top + bottom) / 2, margin * (right - left) / 2, margin * (bottom - top) / 2)
+
+
+def _bounds(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
+    """Return left, right, top and bottom of the set pixels, at their edges, in normalised coordinates."""
+    height, width = mask.shape
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return (
+        float(2 * columns[0] / width - 1),
+        float(2 * (columns[-1] + 1) / width - 1),
+        float(2 * rows[0] / height - 1),
+        float(2 * (rows[-1] + 1) / height - 1),
+    )
 
 
 def normalised(plane: NDArray[np.float32], detail: int, percentiles: tuple[float, float]) -> NDArray[np.float32]:

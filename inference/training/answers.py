@@ -20,7 +20,7 @@ from inference.novelty import KnownFeatures, check_known
 from inference.predict import Predictor, load_known
 from inference.training.data import Images
 from inference.training.scores import dice
-from inference.transforms import Region, sample
+from inference.transforms import sample, stretched
 from inference.views import LungView, described, look, segmented
 
 
@@ -111,23 +111,10 @@ def _stretched(
         (Y, X) of each; the whole plane is shown where it is empty.
     """
     device = next(network.parameters()).device
-    thetas = torch.from_numpy(np.stack([stretched_region(mask, spec.margin).theta() for mask in lungs])).to(device)
+    thetas = torch.from_numpy(np.stack([stretched(mask, spec.margin).theta() for mask in lungs])).to(device)
     with torch.inference_mode():
         levels = network.features(sample(torch.from_numpy(grey)[:, None].to(device), thetas, spec.size))
         return _scores(network.classify(levels), network.described(levels).double().cpu().numpy())
-
-
-def stretched_region(mask: NDArray[np.bool_], margin: float) -> Region:
-    """Return the bounding box of the set pixels, each side longer by `margin`; the whole plane without any."""
-    if not mask.any():
-        return Region(0.0, 0.0, 1.0, 1.0)
-    sides = []
-    for axis in (0, 1):
-        places = np.flatnonzero(mask.any(axis=axis))  # columns, then rows
-        count = mask.shape[1 - axis]
-        sides.append((2 * places[0] / count - 1, 2 * (places[-1] + 1) / count - 1))
-    (left, right), (top, bottom) = sides
-    return Region((left + right) / 2, (top + bottom) / 2, margin * (right - left) / 2, margin * (bottom - top) / 2)
 
 
 def _overlaps(images: Images, index: int, lungs: NDArray[np.uint8], segments: int) -> list[float]:

@@ -1,14 +1,15 @@
 """Random views and grey values of a batch.
 
 A view is either the lungs, cut as at inference but shifted, turned, scaled and stretched, or the whole plane. The
-stretch hides what is left of the aspect ratio, which alone tells normal from pneumonia in some collections; for the
-same reason the whole plane serves the segmentation alone. Images are never mirrored: left and right lung must stay
-apart.
+stretch hides what is left of the aspect ratio, which alone tells normal from pneumonia in some collections; a share of
+the views hides all of it: their lungs fill a square. For the same reason the whole plane serves the segmentation
+alone. Images are never mirrored: left and right lung must stay apart.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from inference.training.clahe import equalised
 from inference.training.data import Images
 from inference.training.elastic import bend
 from inference.training.targets import BACKGROUND
-from inference.transforms import Region, around, letter_box, sample, square_region
+from inference.transforms import Region, around, letter_box, sample, square_region, stretched
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class AugmentationConfig:
 
     whole_share: float = 0.2
     """Share of views that show the whole plane and train the segmentation alone."""
+    square_share: float = 0.0
+    """Share of the views of lungs whose bounding box fills the square, whatever its sides are."""
     scale: float = 0.12
     """Relative side: uniform within 1 ± scale."""
     stretch: float = 0.12
@@ -74,17 +77,31 @@ class Batch:
 def lung_regions(images: Images, margin: float) -> list[Region]:
     """Return the region around each image's lungs; where the mask is not known, the mean region."""
     known = {
-        index: around(images.lungs[index] != BACKGROUND, images.aspects[index], margin)
-        for index in np.flatnonzero(images.has_mask).tolist()
+        index: around(images.lungs[index] != BACKGROUND, images.aspects[index], margin) for index in _with_mask(images)
     }
     if not known:
         return [letter_box(aspect) for aspect in images.aspects]
-    mean = np.mean([(region.center_x, region.center_y, region.half_height) for region in known.values()], axis=0)
-    center_x, center_y, half_side = (float(value) for value in mean)
+    mean = _mean(list(known.values()))
     return [
-        known.get(index) or square_region(center_x, center_y, half_side, aspect)
+        known.get(index) or square_region(mean.center_x, mean.center_y, mean.half_height, aspect)
         for index, aspect in enumerate(images.aspects)
     ]
+
+
+def square_regions(images: Images, margin: float) -> list[Region]:
+    """Return the bounding box of each image's lungs; where the mask is not known, the mean box."""
+    known = {index: stretched(images.lungs[index] != BACKGROUND, margin) for index in _with_mask(images)}
+    mean = _mean(list(known.values())) if known else Region(0.0, 0.0, 1.0, 1.0)
+    return [known.get(index, mean) for index in range(len(images))]
+
+
+def _with_mask(images: Images) -> list[int]:
+    indices: list[int] = np.flatnonzero(images.has_mask).tolist()
+    return indices
+
+
+def _mean(regions: Sequence[Region]) -> Region:
+    return Region(*(float(each) for each in np.mean([astuple(region) for region in regions], axis=0)))
 
 
 class RandomViews:
@@ -104,15 +121,13 @@ class RandomViews:
         self.images = images
         self.config = config
         self.regions = lung_regions(images, margin)
+        self.squares = square_regions(images, margin) if config.square_share else self.regions
 
     def batch(self, indices: NDArray[np.int64], size: int, generator: np.random.Generator) -> Batch:
         """Cut and vary the images at `indices`; `size` is the side of the views."""
         images, config = self.images, self.config
         is_whole = generator.random(len(indices)) < config.whole_share
-        chosen = [
-            letter_box(images.aspects[index]) if whole else self.regions[index]
-            for index, whole in zip(indices, is_whole, strict=True)
-        ]
+        chosen = [self._region(*each, generator) for each in zip(indices.tolist(), is_whole.tolist(), strict=True)]
         thetas = torch.from_numpy(np.stack([region.theta() @ _jitter(config, generator) for region in chosen]))
         grey = torch.from_numpy(images.grey[indices])[:, None].float() / 255  # (B, 1, Y, X)
         lungs = torch.from_numpy(images.lungs[indices])[:, None].float()
@@ -129,6 +144,12 @@ class RandomViews:
             coarse=torch.from_numpy(images.coarse[indices]),
             fine=torch.from_numpy(images.fine[indices]),
         )
+
+    def _region(self, index: int, is_whole: bool, generator: np.random.Generator) -> Region:
+        if is_whole:
+            return letter_box(self.images.aspects[index])
+        is_square = self.config.square_share and generator.random() < self.config.square_share
+        return (self.squares if is_square else self.regions)[index]
 
 
 def _sample_classes(lungs: Tensor, thetas: Tensor, size: int) -> Tensor:

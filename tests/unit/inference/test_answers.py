@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from inference.training.answers import stretched_region
-from inference.transforms import Region, sample
+from inference.transforms import Region, sample, stretched
 
 
 def _lungs(top: int, left: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -18,7 +17,7 @@ def _lungs(top: int, left: int, height: int, width: int) -> tuple[np.ndarray, np
 
 
 def _seen(mask: np.ndarray, plane: np.ndarray) -> np.ndarray:
-    theta = torch.from_numpy(stretched_region(mask, margin=1.0).theta())[None]
+    theta = torch.from_numpy(stretched(mask, margin=1.0).theta())[None]
     return sample(torch.from_numpy(plane)[None, None], theta, 24)[0, 0].numpy()
 
 
@@ -34,8 +33,8 @@ def test_each_side_of_the_box_gets_its_margin() -> None:
     """A box over the middle half of one side and a quarter of the other, each by a fifth longer."""
     mask, _ = _lungs(24, 48, 48, 32)
 
-    region = stretched_region(mask, margin=1.2)
+    region = stretched(mask, margin=1.2)
 
     assert (region.center_x, region.center_y) == (0, 0)
     assert (region.half_width, region.half_height) == (pytest.approx(0.3), pytest.approx(0.6))
-    assert stretched_region(mask & False, margin=1.2) == Region(0, 0, 1, 1)
+    assert stretched(mask & False, margin=1.2) == Region(0, 0, 1, 1)

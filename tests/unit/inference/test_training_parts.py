@@ -146,6 +146,26 @@ def test_whole_views_do_not_teach_the_classifier() -> None:
     assert not views.batch(np.arange(4), 32, np.random.default_rng(0)).is_classified.any()
 
 
+def test_square_views_show_the_lungs_from_edge_to_edge() -> None:
+    """Lungs of 36 x 30 pixels fill a square view both ways, and teach the classifier; otherwise their sides differ."""
+    still = {"scale": 0.0, "stretch": 0.0, "shift": 0.0, "turn_degrees": 0.0, "whole_share": 0.0}
+    indices = np.arange(4)
+
+    square, others = (
+        RandomViews(_images(), 1.0, AugmentationConfig(square_share=share, **still)).batch(
+            indices, 64, np.random.default_rng(0)
+        )
+        for share in (1.0, 0.0)
+    )
+
+    assert square.is_classified.all()
+    lungs = square.lungs[0] > 0
+    assert all(bool(edge.any()) for edge in (lungs[0], lungs[-1], lungs[:, 0], lungs[:, -1]))
+    assert not bool((others.lungs[0, [0, -1]] > 0).any())
+    dark = square.image[:3, 0] < 0.5
+    assert float((dark == (square.lungs[:3] > 0)).float().mean()) > 0.9
+
+
 def _batch(is_classified: list[bool], has_mask: list[bool]) -> Batch:
     return Batch(
         image=torch.zeros(2, 1, 8, 8),
