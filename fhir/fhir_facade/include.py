@@ -18,7 +18,7 @@ from gateway.store.tables import fhir_resource
 
 LARGEST_INCLUDED = 1000
 _MOST_ROUNDS = 4
-_MOST_KEPT = 64
+_MOST_KEPT = 32
 """Statements, each for includes over some types."""
 _ITERATING = frozenset({"iterate", "recurse"})
 

@@ -103,7 +103,7 @@ def _written(search: _Search, among: Sequence[str] | None = None) -> sa.Select[A
     return page.limit(_bound(_LIMIT)) if search.is_limited else page
 
 
-_kept = lru_cache(maxsize=256)(_written)
+_kept = lru_cache(maxsize=128)(_written)
 """Further pages of a search: to write its statement takes as long as to find a page."""
 
 

@@ -18,7 +18,7 @@ from gateway.errors import DatabaseAwayError
 from gateway.store.files import Files
 
 _BUSY_TIMEOUT_MS = 30_000
-_STATEMENTS_KEPT = 250
+_STATEMENTS_KEPT = 200
 """Compiled statements that SQLAlchemy keeps: some 0.1 MiB each where a FHIR search has many criteria."""
 _POSTGRES_ARGS: Mapping[str, int] = {
     "connect_timeout": 5,

@@ -6,6 +6,8 @@ requests, a worklist looks again and again.
 
 from __future__ import annotations
 
+import hashlib
+import math
 import re
 import time
 from collections import OrderedDict
@@ -24,6 +26,7 @@ from gateway.web.caller import Caller
 
 _AGAIN_AFTER_S = 60.0
 _MOST_REMEMBERED = 10_000
+_DIGEST_BYTES = 16
 _LONGEST_BODY = 16384
 _UID = re.compile(r"[0-9.]{1,64}")
 _SILENT = frozenset({"", "healthz", "readyz", "metrics", "assets", "preferences", "viewer", ".well-known", "auth"})
@@ -59,7 +62,7 @@ class AuditMiddleware:
         self._app = app
         self._ae_title = ae_title
         self._clock = clock
-        self._told: OrderedDict[tuple[object, ...], float] = OrderedDict()
+        self._told: OrderedDict[bytes, float] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -97,7 +100,7 @@ class AuditMiddleware:
         address = client[0] if client else ""
         who = caller.name if caller is not None else "anonymous"
         outcome = _outcome(status)
-        if not self._is_first((who, address, asked, outcome)):
+        if not self._is_first(who, address, asked, outcome):
             return
         participants = (
             Participant(who, True, codes.SOURCE, address, caller.kind if caller is not None else ""),
@@ -106,14 +109,14 @@ class AuditMiddleware:
         reason = f"HTTP {status}" if outcome else ""
         record(AuditEvent(asked.kind, asked.action, participants, asked.entities, asked.types, outcome, reason))
 
-    def _is_first(self, key: tuple[object, ...]) -> bool:
-        now = self._clock()
-        told = self._told.get(key)
-        if told is not None and now - told < _AGAIN_AFTER_S:
+    def _is_first(self, *key: object) -> bool:
+        """Say whether this was not told within the last minute; kept as digests, for what is asked may be long."""
+        digest, now = hashlib.blake2b(repr(key).encode(), digest_size=_DIGEST_BYTES).digest(), self._clock()
+        if now - self._told.get(digest, -math.inf) < _AGAIN_AFTER_S:
             return False
-        self._told[key] = now
-        self._told.move_to_end(key)
-        while len(self._told) > _MOST_REMEMBERED:
+        self._told[digest] = now
+        self._told.move_to_end(digest)
+        while len(self._told) > _MOST_REMEMBERED or now - next(iter(self._told.values())) >= _AGAIN_AFTER_S:
             self._told.popitem(last=False)
         return True
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
+import tracemalloc
 
-from gateway.web.audit import understand
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway.audit.event import AuditEvent
+from gateway.web.audit import AuditMiddleware, understand
 
 CASES = [
     ("GET", "/fhir/Patient", 200, "query", "search"),
@@ -54,3 +59,64 @@ def test_a_retrieval_names_its_study() -> None:
     strange = understand("GET", "/studies/Doe^Jane", "", 404)
     assert strange is not None
     assert strange.entities == ()
+
+
+class Asking:
+    """Requests one after the other, by a clock that stands still, and what is recorded of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.recorded: list[AuditEvent] = []
+        monkeypatch.setattr("gateway.web.audit.record", self.recorded.append)
+        self._middleware = AuditMiddleware(_answer, "HYBRIDMED", clock=lambda: self.now)
+
+    def ask(self, query: str) -> None:
+        """Search for patients."""
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/fhir/Patient",
+            "query_string": query.encode(),
+            "client": ("127.0.0.1", 1),
+        }
+        asyncio.run(self._middleware(scope, _receive, _send))
+
+
+async def _answer(_scope: Scope, _receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+
+
+async def _receive() -> Message:
+    return {"type": "http.request"}
+
+
+async def _send(_message: Message) -> None:
+    return None
+
+
+def test_what_is_asked_again_is_told_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same search within a minute is one event, another search another."""
+    asking = Asking(monkeypatch)
+
+    for query, at in (("name=a", 0), ("name=a", 59), ("name=b", 59), ("name=a", 60), ("name=a", 61)):
+        asking.now = at
+        asking.ask(query)
+
+    assert [event.entities[0].query for event in asking.recorded] == ["name=a", "name=b", "name=a"]
+
+
+def test_long_queries_do_not_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 500 searches of 16,000 characters less than a tenth is kept."""
+    asking = Asking(monkeypatch)
+    asking.ask("warm-up")
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(500):
+            asking.ask(f"name={number:016000}")
+            asking.recorded.clear()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert kept - before < 500 * 1600
