@@ -27,7 +27,6 @@ from fhir_facade.index import IDENTIFIER, LONG
 from fhir_facade.matching import (
     Columns,
     Condition,
-    Rows,
     date_begins,
     date_condition,
     date_ends,
@@ -42,9 +41,9 @@ from fhir_facade.matching import (
     token_condition,
 )
 from fhir_facade.parameters import Kind, Parameter
+from fhir_facade.rows import Rows, index_rows, resource_rows
 from fhir_facade.timing import EARLIEST
 from gateway.store.engine import UtcDateTime
-from gateway.store.tables import fhir_index, fhir_resource
 
 _UNIQUE = frozenset({"identifier", "series", "instance", "requisition", "group-identifier"})
 _RANK_OF_UNIQUE = 1
@@ -57,11 +56,6 @@ _RANKS: Mapping[Kind, int] = {
     "token": 4,
     "date": 5,
 }
-
-
-def index_rows() -> Rows:
-    """Return the index under a name of its own."""
-    return fhir_index.alias()
 
 
 def _exists(rows: Rows, *conditions: Condition, at_once: bool = False) -> Condition:
@@ -257,7 +251,7 @@ class Chain(Criterion):
 
     def _leads(self, resource_pk: sa.ColumnElement[int], target: str, inner: Criterion) -> Condition:
         """Return the condition that the resource refers to one of a type that meets a criterion."""
-        rows, other = index_rows(), fhir_resource.alias()
+        rows, other = index_rows(), resource_rows()
         is_target = (other.c.type == target, other.c.resource_id == rows.c.value, other.c.is_current)
         return _exists(
             sa.join(rows, other, sa.and_(*is_target)),
@@ -306,7 +300,7 @@ class Reverse(Criterion):
     def holds(self, resource_pk: sa.ColumnElement[int], resource: Rows) -> Condition:
         """Return the condition on the resource's id."""
         del resource_pk
-        rows, referring = index_rows(), fhir_resource.alias()
+        rows, referring = index_rows(), resource_rows()
         ids = sa.select(rows.c.value).where(
             rows.c.type == self.other,
             one_of(rows.c.parameter, self.parameter.indexed_as),
@@ -381,7 +375,7 @@ def _numbers(resource_type: str, inner: Criterion, resource: Rows) -> sa.Select[
 
 def _ids(resource_type: str, inner: Criterion) -> sa.Select[Any]:
     """Return the query for the ids of current resources of a type that meet a criterion."""
-    resource, rows = fhir_resource.alias(), index_rows()
+    resource, rows = resource_rows(), index_rows()
     condition = inner.rows(rows) if inner.can_drive else None
     if condition is not None:
         joined = sa.join(rows, resource, resource.c.id == rows.c.resource_pk)

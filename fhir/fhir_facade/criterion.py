@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 import sqlalchemy as sa
 
 from fhir_facade.held import Values
-from fhir_facade.matching import Clock, Condition, Rows
+from fhir_facade.matching import Clock, Condition
+from fhir_facade.rows import Rows
 
 
 class Asked(ABC):

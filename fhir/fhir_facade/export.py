@@ -20,6 +20,7 @@ from sqlalchemy.engine import Connection
 
 from fhir_facade.compartment import COMPARTMENTS
 from fhir_facade.parameters import PARAMETERS
+from fhir_facade.rows import resource_rows
 from gateway.errors import GatewayError
 from gateway.store import Store
 from gateway.store.fhir_exports import (
@@ -200,7 +201,7 @@ def _batch(connection: Connection, row: ExportRow, resource_type: str, last: int
 
 def _deleted(row: ExportRow, last: int) -> sa.Select[Any]:
     """Return the query for the next versions that say a resource is gone, and that stand."""
-    other = fhir_resource.alias()
+    other = resource_rows()
     came_again = sa.exists().where(
         other.c.type == fhir_resource.c.type, other.c.resource_id == fhir_resource.c.resource_id, other.c.is_current
     )

@@ -10,11 +10,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from fhir_facade.criteria import index_rows
 from fhir_facade.matching import one_of
 from fhir_facade.parameters import PARAMETERS
+from fhir_facade.rows import index_rows, resource_rows
 from fhir_facade.stored import COLUMNS, Stored, stored
-from gateway.store.tables import fhir_resource
 
 LARGEST_INCLUDED = 1000
 _MOST_ROUNDS = 4
@@ -103,7 +102,7 @@ def _of(resource_type: str) -> sa.BindParameter[Any]:
 @lru_cache(maxsize=_MOST_KEPT)
 def _forward(includes: Sequence[Include], types: Sequence[str]) -> sa.Select[Any] | None:
     """Return the statement for what resources of these types refer to, by their numbers; None where they do not."""
-    rows, target = index_rows(), fhir_resource.alias()
+    rows, target = index_rows(), resource_rows()
     # Not by the rows' type: with it SQLite would go through the rows of all resources of that type.
     ways = [
         sa.and_(
@@ -141,6 +140,6 @@ def _backward(includes: Sequence[Include], types: Sequence[str]) -> sa.Select[An
 
 def _resources(numbers: sa.Select[Any]) -> sa.Select[Any]:
     """Return the statement for the resources of these numbers, in order, `most` at the most."""
-    resource = fhir_resource.alias()
+    resource = resource_rows()
     query = sa.select(*(resource.c[name] for name in COLUMNS)).where(resource.c.id.in_(numbers))
     return query.order_by(resource.c.id).limit(sa.bindparam("most", type_=sa.Integer()))

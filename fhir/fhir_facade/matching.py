@@ -19,11 +19,11 @@ from fhir_facade.held import Held, Values
 from fhir_facade.index import LONGEST_DAY, LONGEST_VALUE, TEXT_BREAK, local_reference, string_value, token_value
 from fhir_facade.outcome import InvalidError
 from fhir_facade.resource import clean
+from fhir_facade.rows import Rows
 from fhir_facade.timing import EARLIEST, LATEST, Period, period
 from gateway.store.engine import UtcDateTime
 
 Condition: TypeAlias = sa.ColumnElement[bool]
-Rows: TypeAlias = sa.FromClause
 
 _PREFIXED = re.compile(r"(eq|ne|gt|lt|ge|le|sa|eb|ap)?(.*)", re.DOTALL)
 _APPROXIMATION = 0.1

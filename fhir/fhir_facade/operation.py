@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from fhir_facade.criteria import index_rows
 from fhir_facade.criterion import Asked, Criterion
 from fhir_facade.held import Held, Values
-from fhir_facade.matching import Clock, Condition, Rows, date_condition, hold_date
+from fhir_facade.matching import Clock, Condition, date_condition, hold_date
+from fhir_facade.rows import Rows, index_rows
 
 _OF_CARE = ("date", "started", "authored", "created", "period")
 """Dates of what was done to a patient, as the index names them."""

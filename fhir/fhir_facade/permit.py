@@ -23,9 +23,9 @@ from fhir_facade.held import Values
 from fhir_facade.matching import Clock
 from fhir_facade.outcome import FhirError
 from fhir_facade.query import Search
+from fhir_facade.rows import resource_rows
 from fhir_facade.stored import Stored
 from gateway.scope import Permission, contexts_allowing
-from gateway.store.tables import fhir_resource
 
 _AUDITORS: Final = frozenset({"operator", "integrator"})
 _AUDIT: Final = "AuditEvent"
@@ -115,7 +115,7 @@ class Permit:
         bound = [each.number for each in taken if self.is_bound(each.type, "r")]
         if not bound:
             return tuple(taken)
-        resource, values = fhir_resource.alias(), Values()
+        resource, values = resource_rows(), Values()
         mine = self._within({each.type for each in taken}).settled(values, clock).holds(resource.c.id, resource)
         query = sa.select(resource.c.id).where(resource.c.id.in_(bound), mine)
         shown = set(connection.scalars(query, values.bound()))
@@ -128,7 +128,7 @@ class Permit:
 
     def owns(self, connection: Connection, resource_type: str, resource_id: str, clock: Clock) -> bool:
         """Say whether a resource belongs to the one patient to whom the caller is bound."""
-        resource, values = fhir_resource.alias(), Values()
+        resource, values = resource_rows(), Values()
         that = (resource.c.type == resource_type, resource.c.resource_id == resource_id, resource.c.is_current)
         mine = self._within([resource_type]).settled(values, clock).holds(resource.c.id, resource)
         return connection.scalar(sa.select(resource.c.id).where(*that, mine), values.bound()) is not None

@@ -25,15 +25,15 @@ from sqlalchemy.engine import Connection
 from fhir_facade import sorting
 from fhir_facade.asked import settle
 from fhir_facade.asking import parameter_of
-from fhir_facade.criteria import Chain, OnColumn, OnIndex, index_rows
+from fhir_facade.criteria import Chain, OnColumn, OnIndex
 from fhir_facade.criterion import Criterion
 from fhir_facade.held import Held, Values, kept
-from fhir_facade.matching import Clock, Condition, Rows, one_of
+from fhir_facade.matching import Clock, Condition, one_of
 from fhir_facade.outcome import InvalidError
 from fhir_facade.paging import Key, open_token, typed_keys
 from fhir_facade.query import Search
+from fhir_facade.rows import Rows, index_rows, resource_rows
 from fhir_facade.sorting import SortKey
-from gateway.store.tables import fhir_resource
 
 _FEW = 200
 _MANY = 2000
@@ -135,7 +135,7 @@ def page_statement(plan: Plan) -> sa.Select[Any]:
     found = inner.subquery()
     order = [(found.c[f"key_{at}"], key.is_descending) for at, key in enumerate(plan.sort)]
     order.append((found.c.pk, _is_down(plan)))
-    resource = fhir_resource.alias()
+    resource = resource_rows()
     columns = [resource.c[name] for name in ("id", "type", "resource_id", "version", "last_updated", "body")]
     return (
         sa.select(*columns, *(found.c[f"key_{at}"] for at in range(keys)))
@@ -177,7 +177,7 @@ class _Reading:
 
 def _source(plan: Plan, *, is_bounded: bool = True) -> tuple[sa.Select[Any], int]:
     """Return the query for numbers (`pk`) and sort keys (`key_0`, …) of what a page holds, with how many keys."""
-    question, resource = plan.question, fhir_resource.alias()
+    question, resource = plan.question, resource_rows()
     keys = [sorting.column(question.types, key, resource) for key in plan.sort]
     reading = _Reading(resource, None, keys, [], list(question.criteria))
     if plan.is_along_sort and plan.sort[0].name != _LAST_UPDATED:
@@ -273,7 +273,7 @@ def _selects_few(
 
 @kept
 def _few_statement(types: tuple[str, ...], driver: Criterion, bound: int) -> sa.Select[Any]:
-    rows, resource = index_rows(), fhir_resource.alias()
+    rows, resource = index_rows(), resource_rows()
     selected = driver.rows(rows)
     if selected is not None:
         query = sa.select(rows.c.resource_pk).where(selected, *driver.window(rows))

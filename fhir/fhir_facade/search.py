@@ -19,8 +19,8 @@ from fhir_facade.outcome import TooCostlyError
 from fhir_facade.paging import page_token
 from fhir_facade.plan import Plan, choose, count_statement, page_statement, without_order
 from fhir_facade.query import Search
+from fhir_facade.rows import resource_rows
 from fhir_facade.stored import COLUMNS, Stored, stored
-from gateway.store.tables import fhir_resource
 
 _LONGEST_S = 10.0
 _STEPS_BETWEEN_LOOKS = 200_000
@@ -57,7 +57,7 @@ def run_search(connection: Connection, search: Search, clock: Clock) -> Page:
 
 def meeting(connection: Connection, search: Search, clock: Clock, numbers: Sequence[int]) -> list[int]:
     """Return those of the current versions with these numbers that meet all criteria of a search."""
-    resource, values = fhir_resource.alias(), Values()
+    resource, values = resource_rows(), Values()
     holds = [each.holds(resource.c.id, resource) for each in settle(search.criteria, values, clock)]
     query = sa.select(resource.c.id).where(resource.c.id.in_(numbers), resource.c.type.in_(search.types), *holds)
     return list(connection.scalars(query, values.bound()))

@@ -10,11 +10,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from fhir_facade.asking import parameter_of
-from fhir_facade.criteria import index_rows
 from fhir_facade.held import Held
-from fhir_facade.matching import Condition, Rows
+from fhir_facade.matching import Condition
 from fhir_facade.paging import Key
 from fhir_facade.parameters import COLUMNS
+from fhir_facade.rows import Rows, index_rows
 from fhir_facade.timing import EARLIEST, LATEST
 from gateway.store.engine import UtcDateTime
 from gateway.store.tables import fhir_index

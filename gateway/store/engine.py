@@ -20,6 +20,8 @@ from gateway.store.files import Files
 _BUSY_TIMEOUT_MS = 30_000
 _STATEMENTS_KEPT = 200
 """Compiled statements that SQLAlchemy keeps: some 0.1 MiB each where a FHIR search has many criteria."""
+_PREPARED_KEPT = 32
+"""Of each connection to SQLite: a prepared search is tens of kilobytes, and a server has a dozen connections."""
 _POSTGRES_ARGS: Mapping[str, int] = {
     "connect_timeout": 5,
     "keepalives": 1,
@@ -123,7 +125,11 @@ def open_store(url: str, data_dir: Path, files: Files | None = None) -> Store:
             parsed,
             hide_parameters=True,
             query_cache_size=_STATEMENTS_KEPT,
-            connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
+            connect_args={
+                "timeout": _BUSY_TIMEOUT_MS / 1000,
+                "check_same_thread": False,
+                "cached_statements": _PREPARED_KEPT,
+            },
         )
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)

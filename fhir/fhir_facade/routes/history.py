@@ -21,6 +21,7 @@ from fhir_facade.paging import Key, open_token, page_token, typed_keys
 from fhir_facade.permit import Permit
 from fhir_facade.query import read_count
 from fhir_facade.request import base_address, query_pairs, resource_id_of, resource_type_of
+from fhir_facade.rows import resource_rows
 from fhir_facade.search import bounded_time
 from fhir_facade.searchset import joined
 from fhir_facade.server import FhirServer
@@ -76,7 +77,7 @@ class _Versions:
             conditions.append(fhir_resource.c.last_updated >= self._period("_since", asked["_since"])[0])
         if "_at" in asked:
             low, high = self._period("_at", asked["_at"])
-            later = fhir_resource.alias()
+            later = resource_rows()
             replaced = sa.select(later.c.id).where(
                 later.c.type == fhir_resource.c.type,
                 later.c.resource_id == fhir_resource.c.resource_id,
