@@ -17,7 +17,7 @@ from sqlalchemy.types import TypeEngine
 
 _Shape = ParamSpec("_Shape")
 _Made = TypeVar("_Made")
-_MOST_KEPT = 64
+_MOST_KEPT = 48
 _MOST_PARTS = 24
 """Of a search whose statement is kept: those of many values are rare, and their statements large."""
 

@@ -18,8 +18,8 @@ from gateway.errors import DatabaseAwayError
 from gateway.store.files import Files
 
 _BUSY_TIMEOUT_MS = 30_000
-_STATEMENTS_KEPT = 200
-"""Compiled statements that SQLAlchemy keeps: some 0.1 MiB each where a FHIR search has many criteria."""
+_STATEMENTS_KEPT = 128
+"""Compiled statements that SQLAlchemy keeps, at times half as many more: up to 0.4 MiB each, where they search FHIR."""
 _PREPARED_KEPT = 32
 """Of each connection to SQLite: a prepared search is tens of kilobytes, and a server has a dozen connections."""
 _POSTGRES_ARGS: Mapping[str, int] = {

@@ -55,6 +55,8 @@ _STRANGE: dict[str, Callable[[], Pixels]] = {
     "on its side": lambda: _sample(np.rot90),
     "a quarter of a chest": lambda: _sample(lambda pixels: pixels[: len(pixels) // 2, : pixels.shape[1] // 2]),
 }
+_HEIGHTS = (0.35, 0.5, 0.65)
+"""Of a chest CT: where a plane shows both lungs."""
 _TURNED_OVER: dict[str, Callable[[Pixels], Pixels]] = {
     "by 180 degrees": lambda pixels: np.rot90(pixels, 2),
     "top to bottom": np.flipud,
@@ -161,6 +163,25 @@ def test_a_chest_from_the_side_and_an_abdomen_are_not_evaluable(
     }
 
     assert {name for name, outcome in outcomes.items() if isinstance(outcome, Findings)} == {"front"}
+
+
+@pytest.mark.parametrize("window_hu", [(-1350, 150), (-1024, 3071)], ids=["lung", "full"])
+def test_planes_through_both_lungs_in_ct_are_not_evaluable(
+    predictor: Predictor, real_data: RealData, tmp_path: Path, window_hu: tuple[int, int]
+) -> None:
+    """Planes at three heights of each series at hand, three by two vendors, under the header of a radiograph."""
+    files = [file for name, study in real_data.studies().items() if name.startswith("ct-") for file in study]
+    series: dict[str, list[Path]] = {}
+    for file in files:
+        series.setdefault(pydicom.dcmread(file, stop_before_pixels=True).SeriesInstanceUID, []).append(file)
+    volumes = [volume.voxels for each in series.values() for volume in load_series(each).volumes]
+    planes = [np.clip(voxels[round(share * len(voxels))], *window_hu) for voxels in volumes for share in _HEIGHTS]
+    films = [[_as_radiograph(plane, tmp_path / f"{number}.dcm")] for number, plane in enumerate(planes)]
+
+    outcomes = predictor.run(predictor.prepare(films))
+
+    assert len(outcomes) >= len(_HEIGHTS)
+    assert not any(isinstance(outcome, Findings) for outcome in outcomes)
 
 
 def _standing(files: Sequence[Path]) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +33,8 @@ _PADDING: Final = 6
 _WIDTH: Final = A4[0] - 2 * _MARGIN - 2 * _PADDING
 _LABEL_WIDTH: Final = 42 * mm
 _HIGHEST_PICTURE: Final = 150 * mm
+_SETTING: Final = threading.Lock()
+"""reportlab holds fonts, and what each document uses of them, for the whole process."""
 _GREY, _RED, _LINE = HexColor("#4b5563"), HexColor("#9a3412"), HexColor("#d1d5db")
 
 
@@ -50,9 +53,8 @@ def pdf_document(page: Page) -> bytes:
         lang=page.tag,
         invariant=1,
     )
-    setter = _Setter(page.tag)
-    story = setter.story(page)
-    document.build(story)
+    with _SETTING:
+        document.build(_Setter(page.tag).story(page))
     return buffer.getvalue()
 
 
@@ -122,7 +124,7 @@ class _Setter:
         head = [self._text(each, color=_GREY) for each in table.columns]
         cells = [head, *([self._text(each) for each in row] for row in table.rows)]
         style = TableStyle([*_PLAIN, ("LINEBELOW", (0, 0), (-1, -1), 0.5, _LINE)])
-        return Table(cells, colWidths=[_WIDTH / len(head)] * len(head), repeatRows=1, style=style)
+        return Table(cells, colWidths=[_WIDTH / len(head)] * len(head), repeatRows=1, splitInRow=1, style=style)
 
     def _shown(self, text: str) -> str:
         kept = "".join(char if ord(char) in self._known else _INSTEAD for char in text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -124,6 +125,22 @@ def test_values_longer_than_a_page_go_on_on_the_next() -> None:
     assert [uid for uid in uids if uid not in shown.replace("\n", "")] == []
 
 
+def test_a_name_in_a_table_may_be_longer_than_a_page() -> None:
+    """A bundle's label of 4,000 characters, in a column of a third of the width."""
+    first = cases.pneumonia().findings[0]
+    answer = replace(first.answer, code=replace(first.answer.code, meaning="Long " * 800))
+    finding = replace(first, answer=answer)
+
+    shown = texts(told(outcomes=[replace(cases.pneumonia(), findings=(finding,))]))["document-pdf-en"]
+
+    assert shown.count("Long") >= 800
+
+
 def test_the_same_result_gives_the_same_bytes() -> None:
-    """A retry writes the same files."""
-    assert render_documents(told()) == render_documents(told())
+    """A retry writes the same files, also while other threads write theirs."""
+    once = render_documents(told())
+
+    with ThreadPoolExecutor(8) as pool:
+        again = list(pool.map(lambda _each: render_documents(told()), range(16)))
+
+    assert all(each == once for each in again)
