@@ -1,59 +1,14 @@
-"""Every combination of parts that the `[network]` table allows is built, and learns in one step."""
+"""Every combination of parts that the `[network]` table allows is built, and learns in one step.
 
-from collections.abc import Iterator
+Here each pair of choices; all combinations by `python -m tests.network_tables`.
+"""
+
 from dataclasses import fields
-from itertools import combinations, product
 
 import pytest
-import torch
 
-from inference.networks.backbone import BACKBONES
 from inference.networks.config import HybridMedNetConfig
-from inference.networks.fusion import FUSIONS
-from inference.networks.hybridmednet import HybridMedNet
-from inference.networks.scale_attention import ATTENTIONS
-
-CHOICES: dict[str, tuple[object, ...]] = {
-    "backbone": BACKBONES,
-    "scales": ((1.0,), (1.0, 0.5)),
-    "attention": tuple(ATTENTIONS),
-    "alignment": (False, True),
-    "fusion": tuple(FUSIONS),
-    "local_global": (False, True),
-    "dynamic_kernels": (0, 2),
-    "experts": (0, 3),
-    "hierarchy": (True, False),
-    "inputs": (1, 2),
-    "checkpointing": (False, True),
-}
-SIZES = {"width", "inner", "channels", "decoder_width", "dropout"}
-
-
-def pairs_of_choices() -> list[dict[str, object]]:
-    """Return tables in which each pair of choices of two fields stands together at least once, few as they are."""
-    open_pairs = {
-        ((one, x), (other, y))
-        for one, other in combinations(CHOICES, 2)
-        for x, y in product(CHOICES[one], CHOICES[other])
-    }
-    tables = []
-    while open_pairs:
-        (one, x), (other, y) = min(open_pairs, key=repr)
-        table = {one: x, other: y}
-        for field in [field for field in CHOICES if field not in table]:
-            table[field] = max(
-                CHOICES[field],
-                key=lambda choice: (len(open_pairs & set(_pairs({**table, field: choice}))), repr(choice)),
-            )
-        open_pairs -= set(_pairs(table))
-        tables.append(table)
-    return tables
-
-
-def _pairs(table: dict[str, object]) -> Iterator[tuple[tuple[str, object], tuple[str, object]]]:
-    ordered = [(field, table[field]) for field in CHOICES if field in table]
-    yield from combinations(ordered, 2)
-
+from tests.network_tables import CHOICES, SIZES, all_tables, learn, pairs_of_choices
 
 TABLES = pairs_of_choices()
 
@@ -68,21 +23,17 @@ def test_no_field_of_the_table_is_forgotten() -> None:
 )
 def test_each_pair_of_parts_learns_in_one_step(table: dict[str, object]) -> None:
     """Every parameter has a finite gradient, and a step along it changes what the network says."""
-    torch.manual_seed(0)
-    width = 32 if str(table["backbone"]).startswith("swin") else 8
-    config = HybridMedNetConfig.from_table({**table, "width": width, "channels": 8, "decoder_width": 8, "dropout": 0.0})
-    network = HybridMedNet(config, 2, 3, 3, parents=(0, 1, 1)).train()
-    images = torch.randn(2, config.inputs, 64, 64)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    learnt = learn(table)
 
-    before = network(images)
-    loss = before.segmentation.square().mean() + before.classes.coarse.square().sum() + before.classes.fine.sum()
-    (loss + sum(scale.fine.square().sum() for scale in before.per_scale)).backward()
-    unreached = [name for name, parameter in network.named_parameters() if parameter.grad is None]
-    optimizer.step()
-    after = network(images)
+    assert learnt.unreached == []
+    assert learnt.is_right
 
-    assert unreached == []
-    assert all(torch.isfinite(parameter).all() for parameter in network.parameters())
-    assert not torch.allclose(after.segmentation, before.segmentation)
-    assert after.segmentation.shape == (2, 3, 64, 64)
+
+def test_all_combinations_are_all_choices_with_each_other() -> None:
+    """As many as the product of the choices, each once."""
+    tables = all_tables(CHOICES["backbone"])
+
+    count = 1
+    for choices in CHOICES.values():
+        count *= len(choices)
+    assert len({repr(table) for table in tables}) == len(tables) == count
