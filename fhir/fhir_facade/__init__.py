@@ -19,7 +19,8 @@ parameters/           the search parameters of each type
 index.py              content -> values of its search parameters; reindex.py  the same for what is stored already
 query.py asking.py    a query string -> a search with its criteria
 asked.py              parameters, chains and `_has` as they were asked; criteria.py (criterion.py)  -> conditions
-matching.py           one value -> condition on an index row (rows.py); held.py  values apart, so that statements are kept
+matching.py           one value -> condition on an index row; held.py  values apart, so that statements are kept
+rows.py               resources and their index under names of their own
 operation.py          criteria of operations; compartment.py  what belongs to a patient or a device
 plan.py sorting.py    a search -> statements that stay fast at any size
 search.py             a search -> a page; include.py  what goes along; paging.py  tokens for the next page
