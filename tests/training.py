@@ -17,7 +17,7 @@ from inference.training.progress import Progress
 _SIDE = 64
 _GROUPS = 48
 _TINY = {
-    "size = 112": "size = 64",
+    "size = 144": "size = 64",
     "detail = 224": "detail = 64",
     'backbone = "resnet18"': 'backbone = "resnet10"',
     "width = 24": "width = 8",
@@ -29,6 +29,8 @@ _TINY = {
     "validation_share = 0.15": "validation_share = 0.25",
     "calibration_share = 0.08": "calibration_share = 0.25",
     "learning_rate = 0.001": "learning_rate = 0.003",
+    'precision = "bfloat16"': 'precision = "float32"',
+    "small_epochs = 0": "small_epochs = 7",
 }
 
 

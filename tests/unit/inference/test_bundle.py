@@ -71,7 +71,7 @@ def test_reading_a_bundle_needs_no_torch() -> None:
     [
         ("format = 1", "format = 2", "format"),
         ('name = "cxr-pneumonia"\n', "", "name: is missing"),
-        ("size = 112", 'size = "big"', "input.size: must be a whole number"),
+        ("size = 144", 'size = "big"', "input.size: must be a whole number"),
         ("detail = 224", "detail = 0", "input.detail"),
         ("percentiles = [0.5, 99.5]", "percentiles = [99.5, 0.5]", "input.percentiles"),
         ('value = "233604007"', 'value = "233604008"', r"levels\[0\]\.classes\[1\]\.code\.value"),
