@@ -87,15 +87,22 @@
   }
 
   // A segmentation is laid over in a viewport of another kind, so that an image may arrive when its own viewport is gone.
-  // OHIF 3.13 asks the missing renderer for its camera then, and takes the exception for an image that failed to load.
+  // OHIF 3.13 asks the missing renderer for its camera then, and takes the exception for an image that failed to load; or
+  // it still gives the viewport its images, and nobody catches that it takes none.
   function showNothingInGoneViewports({ prototype }) {
     if (prototype.isChanged) {
       return;
     }
-    const original = prototype.successCallback;
+    const { successCallback } = prototype;
     prototype.successCallback = function (...given) {
-      return isGone(this) ? undefined : original.apply(this, given);
+      return isGone(this) ? undefined : successCallback.apply(this, given);
     };
+    ["setStack", "setImageIdIndex"].forEach((name) => {
+      const original = prototype[name];
+      prototype[name] = function (...given) {
+        return this.isDisabled ? Promise.resolve() : original.apply(this, given);
+      };
+    });
     prototype.isChanged = true;
   }
 
