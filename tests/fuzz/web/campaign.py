@@ -95,8 +95,11 @@ def _settle(target: WebTarget, before_mib: float, findings: Findings) -> None:
         findings.faults.append(f"{PATH}: {target.half_written()} half-written files are left")
     if (threads := target.threads()) > _MOST_THREADS:
         findings.faults.append(f"{PATH}: {threads} threads")
-    decoders = target.decoders_mib()
-    if len(decoders) > _MOST_DECODERS or max(decoders, default=0) > _MOST_DECODER_MIB:
-        findings.faults.append(f"{PATH}: {len(decoders)} processes that decode, of {max(decoders):.0f} MiB at most")
+    try:
+        wait_until(lambda: len(target.decoders_mib()) <= _MOST_DECODERS, _SETTLE_S, "processes that decode")
+    except TimeoutError:
+        findings.faults.append(f"{PATH}: {len(target.decoders_mib())} processes that decode are left")
+    if (largest := max(target.decoders_mib(), default=0)) > _MOST_DECODER_MIB:
+        findings.faults.append(f"{PATH}: a process that decodes holds {largest:.0f} MiB")
     findings.faults += [f"{PATH}: {line[:500]}" for line in target.unforeseen()[:_MOST_LINES]]
     findings.judge_growth(PATH, before_mib, target.memory_mib())
