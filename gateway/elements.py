@@ -33,7 +33,10 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _SHORT_LENGTH_VRS = frozenset(
     b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()  # PS3.5 table 7.1-2
 )
+_LONG_LENGTH_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # PS3.5 table 7.1-1
 _CHUNK = 1 << 16
+_TAG_LONG, _TAG_VR_SHORT = struct.Struct("<HHL").unpack_from, struct.Struct("<HH2sH").unpack_from
+_LONG = struct.Struct("<L").unpack_from
 
 
 class HeadEndedError(Exception):
@@ -52,7 +55,8 @@ class Head(io.BytesIO):
     """
 
     def __init__(self, data: bytes | bytearray, is_whole: bool) -> None:
-        super().__init__(data)
+        self.data = bytes(data)
+        super().__init__(self.data)
         self._is_whole = is_whole
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -115,8 +119,15 @@ def read_elements(stream: BinaryIO, encoding: Encoding, wanted: Set[int], last: 
         Nested too deeply or too many elements. A data set that merely ends early is read as far as it goes.
     """
     reader = _Reader(stream, _met_encoding(stream, encoding))
+    is_implicit = reader.encoding.is_implicit
+    in_memory = stream.data if isinstance(stream, Head) and reader.encoding.is_little_endian else b""
     values: dict[int, bytes] = {}
-    while (header := reader.element(reader.encoding.is_implicit)) is not None:
+    while True:
+        if in_memory:
+            stream.seek(_skim(in_memory, stream.tell(), is_implicit, wanted, last, values))
+        header = reader.element(is_implicit)
+        if header is None:
+            break
         tag, vr, length = header
         if tag > last:
             break
@@ -148,6 +159,36 @@ def inflated(stream: BinaryIO) -> BinaryIO:
     except zlib.error as error:
         raise CannotUnderstandError("the deflated data set cannot be inflated") from error
     return io.BytesIO(plain)
+
+
+def _skim(  # noqa: PLR0913, PLR0917 # the inside of a loop that each instance goes through
+    data: bytes, at: int, is_implicit: bool, wanted: Set[int], last: int, values: dict[int, bytes]
+) -> int:
+    """Take the plain elements from `at` on; return where one begins that needs a closer look, or where they end.
+
+    Plain is: little endian, a known VR or implicit VR, a defined length, and where it is wanted, all of it there.
+    """
+    size = len(data)
+    while at + 12 <= size:
+        start = at + 8
+        if is_implicit:
+            group, number, length = _TAG_LONG(data, at)
+        else:
+            group, number, vr, length = _TAG_VR_SHORT(data, at)
+            if vr not in _SHORT_LENGTH_VRS:
+                if vr not in _LONG_LENGTH_VRS:
+                    break
+                (length,) = _LONG(data, start)
+                start += 4
+        tag = group << 16 | number
+        if tag > last or length == _UNDEFINED:
+            break
+        if tag in wanted:
+            if start + length > size or length > VALUE_LIMIT:
+                break
+            values[tag] = data[start : start + length]
+        at = start + length
+    return at
 
 
 def _met_encoding(stream: BinaryIO, announced: Encoding) -> Encoding:

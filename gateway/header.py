@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import _lru_cache_wrapper, cache, lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import sqlalchemy as sa
 
@@ -22,8 +22,8 @@ _PREAMBLE_LENGTH = 128
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 _OLD_DATE = re.compile(r"^(\d{4})[.\-/](\d{2})[.\-/](\d{2})")  # ACR-NEMA wrote 1993.08.22
 _INT32 = 1 << 31
-_LONGEST_KEPT = 256
-"""Bytes of a value whose text is kept for the next instance."""
+_LONGEST_KEPT = 2048
+"""Bytes of the values of a study or series whose fields are kept for the next instance."""
 
 _SPECIFIC_CHARACTER_SET = 0x00080005
 _SOP_CLASS_UID, _SOP_INSTANCE_UID = 0x00080016, 0x00080018
@@ -46,21 +46,19 @@ _FRAMES, _ROWS, _COLUMNS = 0x00280008, 0x00280010, 0x00280011
 _PERFORMED_DATE, _PERFORMED_TIME, _REQUEST_ATTRIBUTES = 0x00400244, 0x00400245, 0x00400275
 _SCHEDULED_STEP_ID, _REQUESTED_PROCEDURE_ID = 0x00400009, 0x00401001
 _LOCAL_ENTITY, _UNIVERSAL_ENTITY = 0x00400031, 0x00400032
-_WANTED = frozenset(
-    {
-        _SPECIFIC_CHARACTER_SET,
-        *(_SOP_CLASS_UID, _SOP_INSTANCE_UID),
-        *(_STUDY_DATE, _SERIES_DATE, _STUDY_TIME, _SERIES_TIME),
-        *(_ACCESSION_NUMBER, _ACCESSION_ISSUER),
-        *(_MODALITY, _REFERRING_PHYSICIAN, _TIMEZONE),
-        *(_STUDY_DESCRIPTION, _SERIES_DESCRIPTION),
-        *(_PATIENT_NAME, _PATIENT_ID, _PATIENT_ID_ISSUER, _PATIENT_BIRTH_DATE, _PATIENT_SEX),
-        _BODY_PART,
-        *(_STUDY_UID, _SERIES_UID, _STUDY_ID, _SERIES_NUMBER, _INSTANCE_NUMBER, _STUDY_INSTANCES),
-        *(_FRAMES, _ROWS, _COLUMNS),
-        *(_PERFORMED_DATE, _PERFORMED_TIME, _REQUEST_ATTRIBUTES),
-    }
+_OF_STUDY = (
+    _SPECIFIC_CHARACTER_SET,
+    *(_PATIENT_ID, _PATIENT_ID_ISSUER, _PATIENT_NAME, _PATIENT_BIRTH_DATE, _PATIENT_SEX),
+    *(_ACCESSION_NUMBER, _ACCESSION_ISSUER),
+    *(_STUDY_ID, _STUDY_DATE, _STUDY_TIME, _TIMEZONE, _STUDY_DESCRIPTION, _REFERRING_PHYSICIAN, _STUDY_INSTANCES),
 )
+_OF_SERIES = (
+    _SPECIFIC_CHARACTER_SET,
+    *(_MODALITY, _BODY_PART, _SERIES_DESCRIPTION, _SERIES_NUMBER, _SERIES_DATE, _SERIES_TIME),
+    *(_PERFORMED_DATE, _PERFORMED_TIME, _REQUEST_ATTRIBUTES),
+)
+_OF_INSTANCE = (_SOP_CLASS_UID, _SOP_INSTANCE_UID, _STUDY_UID, _SERIES_UID, _INSTANCE_NUMBER, _FRAMES, _ROWS, _COLUMNS)
+_WANTED = frozenset({*_OF_STUDY, *_OF_SERIES, *_OF_INSTANCE})
 _META_TRANSFER_SYNTAX, _META_CALLING_AE = 0x00020010, 0x00020016
 
 
@@ -180,8 +178,8 @@ def read_data_set(stream: BinaryIO, transfer_syntax_uid: str) -> InstanceHeader:
         number_of_frames=fields.integer(_FRAMES),
         rows=fields.unsigned_short(_ROWS),
         columns=fields.unsigned_short(_COLUMNS),
-        study=_study_fields(fields),
-        series=_series_fields(fields),
+        study=_fields_of(_study_fields, _OF_STUDY, elements),
+        series=_fields_of(_series_fields, _OF_SERIES, elements),
     )
 
 
@@ -234,15 +232,8 @@ class _Fields:
         return self._cut(item.values.get(tag, b""), column)
 
     def _cut(self, value: bytes, column: sa.Column[str]) -> str:
-        shown = _shown if len(value) <= _LONGEST_KEPT else _shown.__wrapped__
-        return shown(value, self._codecs, _length(column))
-
-
-@lru_cache(maxsize=512)
-def _shown(value: bytes, codecs: tuple[str, ...], length: int) -> str:
-    """Return a text as it is indexed; kept, since the instances of a study say the same."""
-    text = _UNPRINTABLE.sub(" ", decode_text(value.rstrip(b" \0"), codecs))
-    return text.strip()[:length].strip()
+        text = _UNPRINTABLE.sub(" ", decode_text(value.rstrip(b" \0"), self._codecs))
+        return text.strip()[: _length(column)].strip()
 
 
 _WIDE = tables.study.c.study_description
@@ -258,7 +249,20 @@ def _ascii(value: bytes) -> str:
     return value.strip(b" \0").decode("ascii", "replace")
 
 
-def _study_fields(fields: _Fields) -> StudyFields:
+_Made = TypeVar("_Made")
+
+
+def _fields_of(make: _lru_cache_wrapper[_Made], tags: tuple[int, ...], elements: Elements) -> _Made:
+    """Return what the values of these tags say; kept, since the instances of a study say the same."""
+    values = tuple(elements.values.get(tag, b"") for tag in tags)
+    is_kept = sum(map(len, values)) <= _LONGEST_KEPT
+    made: _Made = (make if is_kept else make.__wrapped__)(values, elements.encoding)
+    return made
+
+
+@lru_cache(maxsize=128)
+def _study_fields(values: tuple[bytes, ...], encoding: Encoding) -> StudyFields:
+    fields = _Fields(Elements(dict(zip(_OF_STUDY, values, strict=True)), encoding))
     c = tables.study.c
     announced = fields.integer(_STUDY_INSTANCES)
     return StudyFields(
@@ -279,7 +283,9 @@ def _study_fields(fields: _Fields) -> StudyFields:
     )
 
 
-def _series_fields(fields: _Fields) -> SeriesFields:
+@lru_cache(maxsize=128)
+def _series_fields(values: tuple[bytes, ...], encoding: Encoding) -> SeriesFields:
+    fields = _Fields(Elements(dict(zip(_OF_SERIES, values, strict=True)), encoding))
     c = tables.series.c
     return SeriesFields(
         modality=fields.text(_MODALITY, c.modality),

@@ -32,7 +32,7 @@ from gateway.errors import CannotUnderstandError, FilesAwayError, ServiceAwayErr
 from gateway.header import InstanceHeader, read_header
 from gateway.rejection import KEY_OBJECT_SELECTION, read_note
 from gateway.services import Heartbeat
-from gateway.spool import Orphan, Spooled, make_folder, reread, sync_folder, sync_folders
+from gateway.spool import Orphan, Spooled, finished_files, make_folder, reread, sync_folder, sync_folders
 from gateway.store import Store
 from gateway.store.instances import (
     BatchOutcome,
@@ -55,6 +55,8 @@ BATCH = 200
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 10.0
 _WAKE_S = 0.5
+_MOST_WAITING = 20_000
+"""Items in memory, some 2 KiB each: more come only while the database is away, and those stay on disk alone."""
 _LINGER_S = 0.05
 _LONGEST_LINGER_S = 0.3
 """How long a batch that is not full waits for the next item, and for all of them."""
@@ -68,8 +70,16 @@ class Arrival:
     header: InstanceHeader
 
 
+@dataclass(frozen=True, slots=True)
+class Unlisted:
+    """Files of our own spool that came while too much waited: they are found there when it is their turn."""
+
+    folder: Path
+
+
 _Plain = OpenedAssociation | Arrival | ClosedAssociation
-Item = _Plain | Orphan
+_Stretch = Orphan | Unlisted | Sequence[_Plain]
+Item = _Plain | Orphan | Unlisted
 
 
 class Indexer:
@@ -88,6 +98,8 @@ class Indexer:
         self._heartbeat = heartbeat
         self._counters = heartbeat.counters
         self._queue: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        self._urgent = threading.Event()
+        self._has_unlisted = False
         self._ending = threading.Event()
         self.is_drained = False
         """True once the end came with nothing left to do; else a restart finds what is left."""
@@ -99,6 +111,7 @@ class Indexer:
 
     def __exit__(self, *_exception: object) -> None:
         self._ending.set()
+        self._urgent.set()
         self._thread.join()
 
     @property
@@ -108,7 +121,14 @@ class Indexer:
 
     def submit(self, item: Item) -> None:
         """Hand over something to be indexed; returns at once."""
+        if isinstance(item, Arrival) and self._queue.qsize() >= _MOST_WAITING:
+            if self._has_unlisted:  # in which this one will be found
+                return
+            self._has_unlisted = True
+            item = Unlisted(item.spooled.path.parent)
         self._queue.put(item)
+        if not isinstance(item, OpenedAssociation | Arrival):
+            self._urgent.set()
 
     def _run(self) -> None:
         while batch := self._next_batch():
@@ -130,17 +150,29 @@ class Indexer:
                 self._counters.set("hybridmed_index_waiting", 0)
                 if is_last_look:
                     return []
-        # A transaction for each instance costs more than the instance: wait a little for those behind the first. The
+        # A transaction for each instance costs more than the instance: wait a little for those behind the first, asleep
+        # all the while, since a thread that wakes for each of them takes the interpreter from those that receive. The
         # end of an association is news at once.
         due_at = time.monotonic() + _LONGEST_LINGER_S
-        while len(batch) < BATCH:
-            is_urgent = self._ending.is_set() or not isinstance(batch[-1], OpenedAssociation | Arrival)
-            left_s = 0.0 if is_urgent else min(_LINGER_S, due_at - time.monotonic())
-            try:
-                batch.append(self._queue.get(timeout=left_s) if left_s > 0 else self._queue.get_nowait())
-            except queue.Empty:
-                break
+        self._take(batch)
+        is_followed = True
+        while is_followed and self._may_linger(batch) and (left_s := due_at - time.monotonic()) > 0:
+            self._urgent.wait(min(_LINGER_S, left_s))
+            is_followed = self._take(batch)
         return batch
+
+    def _take(self, batch: list[Item]) -> bool:
+        """Add what waits, up to `BATCH`; whether there was something."""
+        self._urgent.clear()
+        count = len(batch)
+        with contextlib.suppress(queue.Empty):
+            while len(batch) < BATCH:
+                batch.append(self._queue.get_nowait())
+        return len(batch) > count
+
+    def _may_linger(self, batch: Sequence[Item]) -> bool:
+        is_full = len(batch) == BATCH or self._ending.is_set()
+        return not is_full and all(isinstance(item, OpenedAssociation | Arrival) for item in batch)
 
     def _until_done(self, action: Callable[[], None]) -> bool:
         """Repeat until it goes through; False where the end came first: the files stay and a restart finds them."""
@@ -161,11 +193,15 @@ class Indexer:
                 self._heartbeat.recovered("files")
                 return True
 
-    def _index(self, stretch: Orphan | Sequence[_Plain]) -> None:
-        if isinstance(stretch, Orphan):
-            self._adopt(stretch)
-        else:
-            self._index_plain(stretch)
+    def _index(self, stretch: _Stretch) -> None:
+        match stretch:
+            case Orphan():
+                self._adopt(stretch)
+            case Unlisted():
+                self._has_unlisted = False  # before the look: what comes from now on is put behind it
+                self._index_files(finished_files(stretch.folder))
+            case _:
+                self._index_plain(stretch)
 
     def _index_plain(self, batch: Sequence[_Plain]) -> None:
         opened: list[OpenedAssociation] = []
@@ -259,13 +295,16 @@ class Indexer:
     def _adopt(self, orphan: Orphan) -> None:
         """Index what a process that is gone left, then close its associations."""
         files = orphan.files()
-        for start in range(0, len(files), BATCH):
-            arrivals = [self._reread(path) for path in files[start : start + BATCH]]
-            self._index_arrivals([arrival for arrival in arrivals if arrival is not None])
+        self._index_files(files)
         with self._store.write() as connection:
             lost = lose_associations(connection, orphan.service_id, datetime.now(UTC))
         orphan.release()
         log.info("index.adopted", service_id=orphan.service_id, instances=len(files), associations_lost=lost)
+
+    def _index_files(self, files: Sequence[Path]) -> None:
+        for start in range(0, len(files), BATCH):
+            arrivals = [self._reread(path) for path in files[start : start + BATCH]]
+            self._index_arrivals([arrival for arrival in arrivals if arrival is not None])
 
     def _reread(self, path: Path) -> Arrival | None:
         try:
@@ -300,11 +339,11 @@ class Indexer:
         self._counters.add("hybridmed_studies_reopened_total", outcome.reopened)
 
 
-def _stretches(batch: Sequence[Item]) -> list[Orphan | list[_Plain]]:
-    """Split a batch at the orphaned folders: each is a step of its own, done before what came after it."""
-    stretches: list[Orphan | list[_Plain]] = []
+def _stretches(batch: Sequence[Item]) -> Sequence[_Stretch]:
+    """Split a batch at the folders: each is a step of its own, done before what came after it."""
+    stretches: list[Orphan | Unlisted | list[_Plain]] = []
     for item in batch:
-        if isinstance(item, Orphan):
+        if isinstance(item, Orphan | Unlisted):
             stretches.append(item)
         elif stretches and isinstance(stretches[-1], list):
             stretches[-1].append(item)

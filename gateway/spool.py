@@ -26,8 +26,9 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,7 +38,8 @@ from gateway.header import InstanceHeader, read_data_set, read_header, read_part
 
 IMPLEMENTATION_CLASS_UID = "2.25.226417343245712345301822431826049331077"
 IMPLEMENTATION_VERSION = "HYBRIDMED_1"
-_RESERVE_EVERY = 1 << 26
+_RESERVE_EVERY = 1 << 23
+"""Bytes that the uploads of a process write together before free space is looked at again."""
 _CHUNK = 1 << 20
 _FEW_FOLDERS = 8
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -84,28 +86,45 @@ class DiskLimits:
     """Largest data set."""
 
 
+class _Room:
+    """Free space above the reserve, as all uploads of a process use it up together."""
+
+    def __init__(self, folder: Path, reserve_bytes: int) -> None:
+        self._folder = folder
+        self._reserve_bytes = reserve_bytes
+        self._unseen = 0
+        self._lock = threading.Lock()
+
+    def look(self) -> None:
+        """Look at free space; OutOfResourcesError under the reserve, OSError where the disk does not tell."""
+        if shutil.disk_usage(self._folder).free < self._reserve_bytes:
+            raise OutOfResourcesError("disk under its reserve")
+
+    def take(self, size: int) -> None:
+        """Take note of bytes that are about to be written, and look now and then."""
+        with self._lock:
+            self._unseen += size
+            is_due = self._unseen >= _RESERVE_EVERY
+            if is_due:
+                self._unseen = 0
+        if is_due:
+            self.look()
+
+
 class Upload:
     """A data set being written; safe to discard from another thread."""
 
-    def __init__(self, path: Path, origin: Origin, limits: DiskLimits, left: deque[Path]) -> None:
+    def __init__(self, path: Path, file: BinaryIO, origin: Origin, place: _Place) -> None:
         self.path = path
-        self._left = left
+        self._place = place
         self._origin = origin
-        self._limits = limits
         self._digest = hashlib.sha256(origin.transfer_syntax_uid.encode())
         self._lock = threading.Lock()
         self._written = 0
-        self._check_at = 0
         self._head = bytearray()
-        self._file: BinaryIO | None = None
-        try:
-            with _as_refusal():
-                self._check_reserve()
-                self._file = path.open("xb", buffering=0)
-                _write_all(self._file, [_preamble_and_meta(origin)])
-        except OutOfResourcesError:
-            self._remove()
-            raise
+        self._file: BinaryIO | None = file
+        self._unwritten: tuple[bytes, ...] = (_preamble_and_meta(origin),)
+        """What goes in front of the first piece, in one call with it."""
 
     def write(self, *pieces: bytes | memoryview) -> None:
         """Append pieces of the data set; OutOfResourcesError where there is no room, the file being gone then."""
@@ -113,12 +132,14 @@ class Upload:
             if self._file is None:
                 return
             try:
-                self._written += sum(map(len, pieces))
-                if self._written > self._limits.max_instance_bytes:
+                size = sum(map(len, pieces))
+                self._written += size
+                if self._written > self._place.limits.max_instance_bytes:
                     raise OutOfResourcesError("instance larger than the limit of this receiver")
                 with _as_refusal():
-                    self._check_reserve()
-                    _write_all(self._file, pieces)
+                    self._place.room.take(size)
+                    _write_all(self._file, (*self._unwritten, *pieces))
+                    self._unwritten = ()
             except OutOfResourcesError:
                 self._remove()
                 raise
@@ -144,13 +165,14 @@ class Upload:
             final = self.path.with_name(f"{self.path.stem}_{digest}.dcm")
             try:
                 with _as_refusal():
+                    _write_all(self._file, self._unwritten)
                     size = self._file.tell()
                     self.path.rename(final)
                     os.fsync(self._file.fileno())
                     self._file.close()
                     sync_folder(final.parent)
             except OutOfResourcesError:
-                _unlink(final, self._left)
+                _unlink(final, self._place.left)
                 self._remove()
                 raise
             self._file = None
@@ -165,13 +187,17 @@ class Upload:
         if self._file is not None:
             self._file.close()
             self._file = None
-            _unlink(self.path, self._left)
+            _unlink(self.path, self._place.left)
 
-    def _check_reserve(self) -> None:
-        if self._written >= self._check_at:
-            self._check_at = self._written + _RESERVE_EVERY
-            if shutil.disk_usage(self.path.parent).free < self._limits.reserve_bytes:
-                raise OutOfResourcesError("disk under its reserve")
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What the uploads of a process share."""
+
+    limits: DiskLimits
+    room: _Room
+    left: deque[Path] = field(default_factory=deque)
+    """What could not be removed."""
 
 
 class Spool:
@@ -179,11 +205,11 @@ class Spool:
 
     def __init__(self, data_dir: Path, service_id: str, limits: DiskLimits) -> None:
         self.folder = data_dir / "incoming" / service_id
-        self._limits = limits
+        self._place = _Place(limits, _Room(self.folder, limits.reserve_bytes))
+        self._opened: dict[Path, BinaryIO] = {}
+        """Files that were opened ahead."""
         self._lock_file: BinaryIO | None = None
         self._is_kept = False
-        self._left: deque[Path] = deque()
-        """What could not be removed."""
 
     def __enter__(self) -> Spool:
         # Made aside and renamed with the lock held, so that nobody ever sees it without a holder.
@@ -206,12 +232,36 @@ class Spool:
         """Keep the folder at the end, even an empty one: who adopts it closes our associations in the database."""
         self._is_kept = True
 
+    def open_ahead(self, association_id: str, number: int) -> None:
+        """Make the file of an association's `number`th instance while its sender is still to send it.
+
+        What fails here fails again at `begin`, where there is somebody to tell.
+        """
+        path = self._path(association_id, number)
+        with contextlib.suppress(OSError):
+            self._opened[path] = path.open("xb", buffering=0)
+
+    def close_ahead(self, association_id: str, number: int) -> None:
+        """Remove a file that was opened ahead, if there is one: nothing more comes."""
+        path = self._path(association_id, number)
+        if (file := self._opened.pop(path, None)) is not None:
+            file.close()
+            _unlink(path, self._place.left)
+
     def begin(self, origin: Origin, number: int) -> Upload:
         """Begin to write the `number`th instance of an association; OutOfResourcesError where there is no room."""
-        for _ in range(len(self._left)):
+        left = self._place.left
+        for _ in range(len(left)):
             with contextlib.suppress(IndexError):  # taken by another association
-                _unlink(self._left.popleft(), self._left)
-        return Upload(self.folder / f"{origin.association_id}_{number}.part", origin, self._limits, self._left)
+                _unlink(left.popleft(), left)
+        path = self._path(origin.association_id, number)
+        with _as_refusal():
+            self._place.room.look()
+            file = self._opened.pop(path, None) or path.open("xb", buffering=0)
+        return Upload(path, file, origin, self._place)
+
+    def _path(self, association_id: str, number: int) -> Path:
+        return self.folder / f"{association_id}_{number}.part"
 
 
 class Orphan:
@@ -230,12 +280,17 @@ class Orphan:
         """Return the instances in it, oldest first, having removed what was never finished."""
         for part in self.folder.glob("*.part"):
             part.unlink(missing_ok=True)
-        return sorted(self.folder.glob("*.dcm"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+        return finished_files(self.folder)
 
     def release(self) -> None:
         """Give the lock back; the folder goes if nothing is left in it."""
         _remove_if_empty(self.folder)
         self._lock_file.close()
+
+
+def finished_files(folder: Path) -> list[Path]:
+    """Return the instances in the folder of a receiving process, oldest first."""
+    return sorted(folder.glob("*.dcm"), key=lambda path: (path.stat().st_mtime_ns, path.name))
 
 
 def orphans(data_dir: Path) -> Iterator[Orphan]:
@@ -320,20 +375,31 @@ def _preamble_and_meta(origin: Origin) -> bytes:
 
     Written here and not by pydicom, which refuses UIDs with leading zeros: senders do write them.
     """
-    elements = b"".join(
-        (
-            _element(0x0001, b"OB", b"\x00\x01"),
-            _element(0x0002, b"UI", origin.sop_class_uid.encode()),
-            _element(0x0003, b"UI", origin.sop_instance_uid.encode()),
-            _element(0x0010, b"UI", origin.transfer_syntax_uid.encode()),
-            _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID.encode()),
-            _element(0x0013, b"SH", IMPLEMENTATION_VERSION.encode()),
-            _element(0x0016, b"AE", origin.calling_ae.encode()),
-            _element(0x0017, b"AE", origin.calling_ae.encode()),
-            _element(0x0018, b"AE", origin.called_ae.encode()),
-        )
+    before, after = _meta_around_uid(
+        origin.sop_class_uid, origin.transfer_syntax_uid, origin.calling_ae, origin.called_ae
     )
+    elements = before + _element(0x0003, b"UI", origin.sop_instance_uid.encode()) + after
     return b"\0" * 128 + b"DICM" + _element(0x0000, b"UL", struct.pack("<L", len(elements))) + elements
+
+
+@lru_cache(maxsize=64)
+def _meta_around_uid(
+    sop_class_uid: str, transfer_syntax_uid: str, calling_ae: str, called_ae: str
+) -> tuple[bytes, bytes]:
+    """Return what stands before and behind the Media Storage SOP Instance UID: the same in all files of a series."""
+    before = (
+        _element(0x0001, b"OB", b"\x00\x01"),
+        _element(0x0002, b"UI", sop_class_uid.encode()),
+    )
+    after = (
+        _element(0x0010, b"UI", transfer_syntax_uid.encode()),
+        _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID.encode()),
+        _element(0x0013, b"SH", IMPLEMENTATION_VERSION.encode()),
+        _element(0x0016, b"AE", calling_ae.encode()),
+        _element(0x0017, b"AE", calling_ae.encode()),
+        _element(0x0018, b"AE", called_ae.encode()),
+    )
+    return b"".join(before), b"".join(after)
 
 
 def _element(number: int, vr: bytes, value: bytes) -> bytes:

@@ -168,6 +168,7 @@ class StorageService(DIMSEServiceProvider):
             self._ended = True
             if self._coming is not None:
                 self._coming.discard()
+            self._intake.spool.close_ahead(self.association_id, self._begun + 1)
             while not self._complete.empty():
                 self._complete.get_nowait().discard()
             if self._stored:
@@ -318,6 +319,8 @@ class StorageService(DIMSEServiceProvider):
                 request.discard()
                 log.error("instance.failed", association_id=self.association_id, error=type(error).__name__)
                 self._refuse(request, _PROCESSING_FAILURE, "processing failure")
+            else:
+                self._intake.spool.open_ahead(self.association_id, self._begun + 1)  # while the sender does its part
 
     def _store(self, request: StoreOperation) -> None:
         """Check the data set against the command, make it durable and report it."""

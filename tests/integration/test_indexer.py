@@ -57,6 +57,35 @@ def test_everything_submitted_is_indexed_before_it_ends(local_store: Store) -> N
     assert heartbeat.counters.snapshot()["hybridmed_instances_indexed_total"] == 230
 
 
+def test_what_comes_while_too_much_waits_is_found_on_disk(local_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the database away, memory holds so many and no more; all are indexed before their association is closed."""
+    monkeypatch.setattr("gateway.indexer._MOST_WAITING", 5)
+    heartbeat = Heartbeat(local_store, "receive", Counters())
+    study = image().StudyInstanceUID
+    is_away = threading.Event()
+    monkeypatch.setattr(heartbeat, "degraded", lambda *_: is_away.set())
+    present = local_store.engine
+
+    with Spool(local_store.data_dir, "s1", NO_LIMIT) as spool, Indexer(local_store, heartbeat) as indexer:
+        local_store.engine = sa.create_engine("postgresql+psycopg://postgres@127.0.0.1:1/none")
+        indexer.submit(OpenedAssociation("a1", "s1", "CT1", "HYBRIDMED", NOON))
+        assert is_away.wait(20)
+        for number in range(40):
+            indexer.submit(_arrival(spool, image(study), number))
+        waiting = indexer._queue.qsize()
+        indexer.submit(ClosedAssociation("a1", "released", NOON))
+        local_store.engine = present
+        while spooled_files(local_store) and indexer.is_alive:
+            threading.Event().wait(0.05)
+    with local_store.read() as connection:
+        outcome = connection.execute(sa.select(association.c.outcome)).scalar_one()
+
+    assert waiting <= 6
+    assert indexer.is_drained
+    assert len(rows(local_store)) == len(kept_files(local_store)) == 40
+    assert outcome == "released"
+
+
 def test_what_the_database_will_not_have_goes_to_quarantine(local_store: Store) -> None:
     """One instance that violates a constraint is put aside with the reason; the others of its batch are indexed."""
     heartbeat = Heartbeat(local_store, "receive", Counters())

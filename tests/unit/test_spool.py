@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import resource
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,6 +95,43 @@ def test_a_discarded_upload_leaves_nothing_and_takes_nothing_more(tmp_path: Path
             upload.commit()
 
         assert list(spool.folder.glob("a1*")) == []
+
+
+def test_a_file_opened_ahead_is_taken_or_removed(tmp_path: Path) -> None:
+    """The next instance takes it; where none comes, it goes; a restart removes what a kill left of it."""
+    with Spool(tmp_path, "s1", NO_LIMIT) as spool:
+        spool.open_ahead("a1", 1)
+        inode = (spool.folder / "a1_1.part").stat().st_ino
+        taken = spool.begin(_origin(), 1)
+        taken.write(encoded(image()))
+        spooled = taken.commit()
+        spool.open_ahead("a1", 2)
+        spool.close_ahead("a1", 2)
+        spool.close_ahead("a1", 3)
+        names = [path.name for path in spool.folder.glob("a1*")]
+
+    assert spooled.path.stat().st_ino == inode
+    assert names == [spooled.path.name]
+
+
+def test_the_reserve_holds_for_all_uploads_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many uploads, each of which writes little, look at free space as often as one that writes as much."""
+    looks: list[int] = []
+    really = shutil.disk_usage
+
+    def disk_usage(folder: Path) -> object:
+        looks.append(1)
+        return really(folder)
+
+    with Spool(tmp_path, "s1", NO_LIMIT) as spool:
+        uploads = [spool.begin(_origin(), number) for number in range(8)]
+        monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+        for upload in uploads:
+            upload.write(bytes(1 << 22))
+        for upload in uploads:
+            upload.discard()
+
+    assert len(looks) == 4
 
 
 @contextmanager
