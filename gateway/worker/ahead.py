@@ -1,10 +1,11 @@
-"""Studies that are still arriving are read, and those that lie still are prepared, before anyone made a job of them.
+"""Studies that are still arriving are read, and those that lie still are evaluated, before anyone made a job of them.
 
 An idle worker looks at the latest studies in state 'receiving' and asks the routing what would become of each. It
 decodes instances as they come; once a study has been still for a moment it prepares the whole of it for the bundles
-that are to be run. When the job comes, what was prepared is taken where the job's files are these very files, by name
-(which holds the digest) and by identity; otherwise it is dropped, and the job is prepared as ever. A result is thus
-the same with and without this, bit for bit.
+that are to be run, and where no other study is arriving, it lets the model evaluate it, too: the quiet period is time
+enough. When the job comes, what was prepared is taken where the job's files are these very files, by name (which holds
+the digest) and by identity; otherwise it is dropped, and the job is prepared as ever. A result is thus the same with
+and without this, bit for bit. What goes wrong ahead is for the job to meet and to tell.
 
 What is held is bounded in bytes, and let go of a while after its study was last seen arriving.
 """
@@ -14,7 +15,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,6 +40,8 @@ from gateway.store.studies import (
 )
 from gateway.worker.load import LoadedStudy
 from gateway.worker.model import FindModel, Inference, Model
+from inference.errors import InferenceError
+from inference.findings import Outcome
 from inference.preread import Identity, identify
 
 log = structlog.get_logger()
@@ -78,6 +82,7 @@ class _Ready:
 
     key: Key
     inference: Inference
+    """What evaluates it, or says at once what it was told."""
     size_bytes: int
 
 
@@ -135,6 +140,8 @@ class Ahead:
         self._now = now
         self._studies: dict[str, _Study] = {}
         self._under_way: tuple[str, str] | None = None
+        self.device = threading.Lock()
+        """Held by whoever lets a model evaluate: two at once may be more than the device holds."""
         self._changed = threading.Condition()
         self._may_go = threading.Event()
         self._ending = threading.Event()
@@ -187,11 +194,18 @@ class Ahead:
         self._let_go([study.study_instance_uid for study in arriving])
         for loaded in found:
             for bundle in self._route(loaded.study, loaded.series):
-                model = None if self._is_interrupted() else self._find_model(bundle)
+                model = None if self._is_interrupted() else self._model(bundle)
                 if model is not None:
                     self._read(loaded, bundle, model)
-                    self._prepare(loaded, bundle, model)
+                    self._prepare(loaded, bundle, model, is_alone=len(found) == 1)
             self._spare(loaded.study.study_instance_uid)
+
+    def _model(self, bundle: str) -> Model | None:
+        """Return the model of a bundle; None where it does not open, which is for its job to tell."""
+        try:
+            return self._find_model(bundle)
+        except InferenceError:
+            return None
 
     def take(self, study_instance_uid: str, bundle: str, series: Sequence[Sequence[Path]]) -> Inference | None:
         """Return what was prepared of these very files, once; None where nothing was. Waits for what is under way."""
@@ -235,8 +249,8 @@ class Ahead:
             if not is_held:  # its job came meanwhile, and what was held has gone
                 self._preread.forget([path])
 
-    def _prepare(self, loaded: LoadedStudy, bundle: str, model: Model) -> None:
-        """Prepare a study that has been still for a while."""
+    def _prepare(self, loaded: LoadedStudy, bundle: str, model: Model, *, is_alone: bool) -> None:
+        """Prepare a study that has been still for a while, and evaluate it where no other would wait for that."""
         held = self._hold(loaded)
         uid = loaded.study.study_instance_uid
         still_for = self._now() - loaded.study.last_received_at
@@ -257,10 +271,25 @@ class Ahead:
             inference = model.prepare(series)
             with self._changed:
                 held.ready[bundle] = _Ready(key, inference, size_bytes)
+            if is_alone and (outcomes := self._evaluated(inference)) is not None:
+                with self._changed:
+                    held.ready[bundle] = _Ready(key, _told(outcomes), size_bytes)
         finally:
             with self._changed:
                 self._under_way = None
                 self._changed.notify_all()
+
+    def _evaluated(self, inference: Inference) -> Sequence[Outcome] | None:
+        """Return what the model says; None where the device is wanted otherwise, or where it says nothing."""
+        if self._is_interrupted() or not self.device.acquire(blocking=False):
+            return None
+        try:
+            return tuple(inference())
+        except Exception as error:  # the job will meet it
+            log.debug("work.not_ahead", reason=type(error).__name__, place=place(error))
+            return None
+        finally:
+            self.device.release()
 
     def _spare(self, study_instance_uid: str) -> None:
         """Let go of instances that every bundle has in its own form by now."""
@@ -291,6 +320,25 @@ class Ahead:
 
     def _is_interrupted(self) -> bool:
         return self._ending.is_set() or not self._may_go.is_set() or self._rests != self._rests_of_pass
+
+
+@contextmanager
+def working_ahead(ahead: Ahead | None) -> Iterator[None]:
+    """Run it in a thread of its own; nothing where there is none."""
+    if ahead is None:
+        yield
+        return
+    thread = threading.Thread(target=ahead.run, name="work-ahead", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ahead.end()
+        thread.join()
+
+
+def _told(outcomes: Sequence[Outcome]) -> Inference:
+    return lambda: outcomes
 
 
 def _wanted(loaded: LoadedStudy, model: Model) -> Sequence[InstanceRow]:

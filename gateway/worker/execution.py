@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -90,6 +91,7 @@ class Execution:
         self._destinations = {destination.name: destination for destination in destinations}
         self._now = now
         self._ahead = ahead
+        self._device: AbstractContextManager[object] = nullcontext() if ahead is None else ahead.device
 
     def prepare(self, claim: Claim) -> Prepared:
         """Load the model and the study; NotFoundError where the bundle is not installed."""
@@ -109,7 +111,8 @@ class Execution:
     def infer(self, prepared: Prepared) -> tuple[Outcome, ...]:
         """Run the model; what it withholds is an outcome too."""
         try:
-            return tuple(prepared.infer())
+            with self._device:
+                return tuple(prepared.infer())
         except NotEvaluableError as error:
             return (NotEvaluable(prepared.model.algorithm, error.code, error.reason),)
 
@@ -118,7 +121,8 @@ class Execution:
         model = prepared[0].model
         if not isinstance(model, Together):
             raise TypeError(f"{model.algorithm.name} takes one job at a time")
-        return [tuple(outcomes) for outcomes in model.infer_many([each.infer for each in prepared])]
+        with self._device:
+            return [tuple(outcomes) for outcomes in model.infer_many([each.infer for each in prepared])]
 
     def publish(self, prepared: Prepared, outcomes: tuple[Outcome, ...]) -> Made:
         """Render the DICOM objects and write their files; where an earlier try of the job brought them out, take those.

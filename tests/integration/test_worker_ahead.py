@@ -27,12 +27,13 @@ LATER = datetime.now(UTC) + timedelta(hours=1)
 
 
 class Counting(Thresholding):
-    """Counts how often a study is prepared; fails where the test wants it."""
+    """Counts how often a study is prepared and evaluated; fails where the test wants it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.preparations = 0
+        self.preparations = self.evaluations = 0
         self.fault: Exception | None = None
+        self.fault_on_device: Exception | None = None
         self.preparing = threading.Event()
         self.may_end = threading.Event()
         self.may_end.set()
@@ -44,7 +45,15 @@ class Counting(Thresholding):
         self.may_end.wait(30)
         if self.fault is not None:
             raise self.fault
-        return super().prepare(series)
+        infer = super().prepare(series)
+
+        def counted() -> Sequence[Outcome]:
+            self.evaluations += 1
+            if self.fault_on_device is not None:
+                raise self.fault_on_device
+            return infer()
+
+        return counted
 
 
 @pytest.fixture
@@ -106,6 +115,62 @@ def test_results_are_the_same_with_and_without(store: Store, study_uid: str) -> 
     assert model.preparations == 2  # ahead, and without
     assert made[0] == made[1]
     assert {"sr-findings", "seg", "sr-measurements"} <= {one.kind for one in made[0]}
+
+
+def test_what_is_arriving_alone_is_evaluated_ahead(store: Store, study_uid: str) -> None:
+    """The job has its answer; one that comes again asks the model itself."""
+    model = Counting()
+    ahead = make(store, model)
+    ahead.work()
+    ahead.work()
+    steps, claimed = execution(store, model, ahead), claim(store, study_uid)
+    assert model.evaluations == 1
+
+    first = steps.infer(steps.prepare(claimed))
+    assert model.evaluations == 1
+    again = steps.infer(steps.prepare(claimed))
+
+    assert model.evaluations == 2
+    assert [type(each) for each in first] == [type(each) for each in again]
+
+
+def test_nothing_is_evaluated_ahead_while_another_study_arrives(
+    store: Store, study_uid: str, real_data: RealData
+) -> None:
+    """Its job might come at any moment, and would have to wait."""
+    take_in(store, real_data.cxr[1])
+    with store.write() as connection:
+        connection.execute(sa.update(study).values(state="receiving"))
+    model = Counting()
+
+    make(store, model).work()
+
+    assert (model.preparations, model.evaluations) == (2, 0)
+
+
+def test_nothing_is_evaluated_ahead_while_the_device_is_in_use(store: Store, study_uid: str) -> None:
+    """A job that runs there has it alone."""
+    model = Counting()
+    ahead = make(store, model)
+
+    with ahead.device:
+        ahead.work()
+
+    assert (model.preparations, model.evaluations) == (1, 0)
+
+
+def test_a_fault_of_the_device_ahead_is_met_and_told_by_the_job(store: Store, study_uid: str) -> None:
+    """What was prepared is kept; the job asks the model once more, and has its own reason."""
+    model = Counting()
+    model.fault_on_device = RuntimeError("no kernel")
+    ahead = make(store, model)
+    worker, _ = make_worker(store, lambda _name: model, ahead=ahead)
+    with running(worker):
+        eventually(lambda: model.evaluations, "tried ahead")
+        job_id = hand_over(store, study_uid)
+        eventually(lambda: job_of(store, job_id).state is State.DEAD, "dead")
+
+    assert (model.preparations, model.evaluations) == (1, 2)
 
 
 def test_a_job_takes_what_was_prepared_once(store: Store, study_uid: str) -> None:
