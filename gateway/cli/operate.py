@@ -1,4 +1,4 @@
-"""`health`, `backup`, `restore`, `evidence`, `support`: what those who run it ask and do."""
+"""`health`, `backup`, `restore`, `reindex`, `evidence`, `support`: what those who run it ask and do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the root command."""
-    for command in (health, backup, restore, evidence, support):
+    for command in (health, backup, restore, reindex, evidence, support):
         app.command()(command)
 
 
@@ -81,6 +81,28 @@ def restore(
         out.print(f"{checked.rows} rows of {checked.tables} tables, {checked.files} files: {verdict}.")
     if checked.problems:
         raise typer.Exit(1)
+
+
+def reindex(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be indexed, and change nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Index instances on disk that no row names, as after a database was set back; their studies are evaluated."""
+    from gateway.care import reindex as care
+
+    with operator_store() as store, working("comparing files and rows"):
+        files = list(care.unindexed(store))
+        if not dry_run:
+            care.put_back(store, files)
+        names = [str(file.relative_to(store.data_dir)) for file in files]
+    if as_json:
+        print_json({"files": names, "handed_over": not dry_run})
+        return
+    for name in names if dry_run else ():
+        out.print(name)
+    became = "would be handed" if dry_run else "handed"
+    found = f"{len(names)} instances that no row names, {became} to the receiver."
+    out.print(found if names else "Every file has its row.")
 
 
 def evidence(

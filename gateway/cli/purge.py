@@ -38,8 +38,7 @@ def purge(
     now = datetime.now(UTC)
     with operator_store() as store, working("looking"):
         work = Purge(store, settings.retention, chain_key(settings))
-        if not dry_run:
-            work.count(threading.Event(), anew=True)
+        work.count(threading.Event(), anew=True)  # in a dry run, too: a tally that is stale would plan otherwise
         decisions = work.plan(now)
         gone = set()
         if not dry_run:

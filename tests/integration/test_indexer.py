@@ -13,6 +13,8 @@ from pydicom.dataset import Dataset
 from typer.testing import CliRunner
 
 from gateway.association import Limits, Listening, Receiver
+from gateway.care.reindex import put_back as put_back_unindexed
+from gateway.care.reindex import unindexed
 from gateway.cli.app import app
 from gateway.errors import NotFoundError
 from gateway.header import read_header
@@ -23,7 +25,7 @@ from gateway.spool import DiskLimits, Origin, Spool, orphans
 from gateway.store import Store
 from gateway.store.instances import ClosedAssociation, OpenedAssociation
 from gateway.store.quarantine import QuarantinedFile, add_quarantined, count_quarantined, list_quarantined
-from gateway.store.tables import association, quarantine
+from gateway.store.tables import association, instance, quarantine, removal
 from tests.receiving import EXPLICIT, encoded, image, kept_files, rows, spooled_files
 
 NO_LIMIT = DiskLimits(0, 1 << 40)
@@ -253,3 +255,35 @@ def test_a_quarantined_file_named_to_dead_discard_is_removed(sqlite_store: Store
         assert count_quarantined(connection) == 0
     assert isinstance(again.exception, NotFoundError)
     assert (sqlite_store.data_dir / "hybridmed.db").exists()
+
+
+def test_a_database_that_was_set_back_gets_its_instances_again(local_store: Store) -> None:
+    """What no row names is handed to the receiver, once; what is being indexed or removed is left alone."""
+    heartbeat = Heartbeat(local_store, "receive", Counters())
+    study = image().StudyInstanceUID
+    with Spool(local_store.data_dir, "s1", NO_LIMIT) as spool:
+        with Indexer(local_store, heartbeat) as indexer:
+            for number in range(5):
+                indexer.submit(_arrival(spool, image(study), number))
+        waiting = _arrival(spool, image(study), 9)
+        (local_store.data_dir / f"instances/{waiting.spooled.digest[:2]}").mkdir(exist_ok=True)
+        target = local_store.data_dir / f"instances/{waiting.spooled.digest[:2]}/{waiting.spooled.digest}.dcm"
+        target.hardlink_to(waiting.spooled.path)
+    assert list(unindexed(local_store)) == []
+    forgotten, going, *known = [row.path for row in rows(local_store)]
+    with local_store.write() as connection:
+        connection.execute(sa.delete(instance).where(instance.c.path.in_([forgotten, going])))
+        connection.execute(sa.insert(removal).values(path=going, created_at=NOON))
+    waiting.spooled.path.unlink()
+    target.unlink()
+
+    found = list(unindexed(local_store))
+    put_back_unindexed(local_store, found)
+    assert [str(path.relative_to(local_store.data_dir)) for path in found] == [forgotten]
+    with Indexer(local_store, heartbeat) as indexer:
+        for orphan in orphans(local_store.data_dir):
+            indexer.submit(orphan)
+
+    assert {row.path for row in rows(local_store)} == {forgotten, *known}
+    assert list(unindexed(local_store)) == []
+    assert spooled_files(local_store) == []
