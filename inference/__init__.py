@@ -16,6 +16,7 @@ laplace.py      scores -> probabilities, the last layer's weights not being cert
 novelty.py      is the image like those that were learnt from, and the right way up?
 classes.py      probabilities -> findings of the label hierarchy
 bundle.py       bundle.toml -> Bundle (no torch); level.py its label hierarchy; table.py reads its fields
+network_table.py  its network's table, checked beside the rest
 transforms.py   resample, window, letter-box; each with its inverse
 grid.py         volumes onto a grid along the patient's axes, and back by the exact inverse
 input_spec.py   what a network is shown: images or volumes; fit.py  whether a volume is that

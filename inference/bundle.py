@@ -77,6 +77,7 @@ from inference.foreign.spec import NOBODY, Allowance, ForeignSpec, Meant, read_f
 from inference.input_spec import ProjectionInput, VolumeInput, read_input
 from inference.level import Level, read_levels
 from inference.measurement import MeasurementSpec, read_measurement
+from inference.network_table import check_network_table
 from inference.pinned import Pinned, pinned_file
 from inference.table import Table
 
@@ -174,6 +175,16 @@ class Bundle:
         return self.input
 
     @property
+    def network_table(self) -> Table:
+        """The `[network]` table with its place in the file."""
+        return Table(self.network, self.path / BUNDLE_FILE, "network.")
+
+    @property
+    def is_program(self) -> bool:
+        """Whether it brings code from elsewhere."""
+        return self.foreign is not None or self.encoding == _PROGRAM
+
+    @property
     def parents(self) -> tuple[int, ...]:
         """Index of the coarse class of each fine class, for a hierarchy of two levels."""
         names = self.levels[0].class_names
@@ -262,6 +273,8 @@ def load_bundle(path: Path, *, verify_weights: bool = True, allowance: Allowance
     levels, spec = read_levels(top), read_input(top.table("input"))
     foreign = _foreign(top, path, levels, is_volume=isinstance(spec, VolumeInput))
     encoding = _encoding(weights)
+    if foreign is None:
+        check_network_table(top.table("network"), spec, len(levels))
     if not allowance.covers(name, digest):
         reason = "brings code from elsewhere: it serves only where the operator allows it, by"
         entry = f'{reason} foreign_bundles = ["{name}={digest}"]'

@@ -4,7 +4,8 @@ InferenceError
 ├── NotEvaluableError      the study lies outside the declared input: becomes `NotEvaluable`, never a retry
 ├── BundleError            a bundle cannot be used; says which file and field
 └── DeviceError            the device failed in a way that may pass: the caller retries
-    └── DeviceFullError    it has no memory left: less at once may do
+    ├── DeviceFullError    it has no memory left: less at once may do
+    └── DeviceLostError    nothing runs on it any more in this process: the caller ends, and retries in another
 """
 
 from __future__ import annotations
@@ -48,3 +49,7 @@ class DeviceError(InferenceError):
 
 class DeviceFullError(DeviceError):
     """The device has no memory left for so much at once."""
+
+
+class DeviceLostError(DeviceError):
+    """The device answers nothing but errors to this process from now on; another process may use it."""

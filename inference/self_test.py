@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from inference.bundle import BUNDLE_FILE, Bundle
+from inference.device import using_device
 from inference.errors import BundleError
 from inference.foreign.network import ForeignNetwork
 from inference.input_spec import ProjectionInput
@@ -51,10 +52,16 @@ def self_test_table(bundle: Bundle, network: Network) -> Mapping[str, object]:
 
 
 def check_network(bundle: Bundle, network: Network) -> None:
-    """Raise BundleError where the network does not answer as `[self_test]` says; without the table it passes."""
+    """Raise BundleError where the network does not answer as `[self_test]` says, DeviceError where its device fails."""
+    try:
+        with using_device(next(network.parameters()).device):
+            said = answer(bundle, network)
+    except (BundleError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().rpartition("\n")[2]
+        raise BundleError(f"{bundle.weights_path}: cannot evaluate a made-up input: {reason}") from error
     if bundle.self_test is None:
         return
-    said, expected = answer(bundle, network), bundle.self_test.expected
+    expected = bundle.self_test.expected
     place = f"{bundle.path / BUNDLE_FILE}: self_test.expected"
     if len(said) != len(expected):
         raise BundleError(f"{place}: holds {len(expected)} numbers, the network gives {len(said)}")

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import torch
 
-from inference.networks.backbone import BACKBONES
 from inference.networks.config import HybridMedNetConfig
 from inference.networks.fusion import FUSIONS
 from inference.networks.hybridmednet import HybridMedNet
+from inference.networks.parts import BACKBONES
 from inference.networks.scale_attention import ATTENTIONS
 
 Table = dict[str, object]
@@ -36,7 +36,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "local_global": (False, True),
     "dynamic_kernels": (0, 2),
     "experts": (0, 3),
-    "hierarchy": (True, False),
+    "hierarchy": (True, False, "free"),
     "inputs": (1, 2),
     "checkpointing": (False, True),
 }
@@ -74,6 +74,8 @@ def learn(table: Mapping[str, object]) -> Learnt:
 
     before = network(images)
     loss = before.segmentation.square().mean() + before.classes.coarse.square().sum() + before.classes.fine.sum()
+    if before.coarse_alone is not None:
+        loss = loss + before.coarse_alone.square().sum()
     (loss + sum(scale.fine.square().sum() for scale in before.per_scale)).backward()
     unreached = [name for name, parameter in network.named_parameters() if parameter.grad is None]
     optimizer.step()

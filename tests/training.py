@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from inference.bundle import default_bundle_dir
-from inference.training.figures import drop_table
+from inference.bundle import BUNDLE_FILE, default_bundle_dir, load_bundle
+from inference.training.figures import drop_table, write_digest
 from inference.training.progress import Progress
 
 _SIDE = 64
@@ -78,6 +79,23 @@ def describe_tiny(folder: Path) -> Path:
     file.write_text(text, encoding="utf-8")
     for name in ("novelty", "laplace"):  # of the shipped network's features
         drop_table(file, name)
+    return folder
+
+
+def make_tiny(folder: Path, name: str) -> Path:
+    """Write a tiny bundle with weights that learnt nothing, and the self-test that they pass."""
+    # conftest imports this module; most tests need no torch
+    from inference.networks.weights import build_network, save_weights  # noqa: PLC0415
+    from inference.training.run import write_self_test  # noqa: PLC0415
+
+    folder.mkdir(parents=True)
+    file = describe_tiny(folder) / BUNDLE_FILE
+    file.write_text(file.read_text(encoding="utf-8").replace('name = "cxr-pneumonia"', f'name = "{name}"', 1))
+    drop_table(file, "self_test")
+    bundle = load_bundle(folder, verify_weights=False)
+    save_weights(build_network(bundle), bundle.weights_path)
+    write_digest(file, hashlib.sha256(bundle.weights_path.read_bytes()).hexdigest())
+    write_self_test(folder)
     return folder
 
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from inference.device import device_error
 from inference.errors import BundleError, DeviceFullError
 from inference.foreign.network import Runner
 
@@ -44,13 +45,13 @@ def run_session(session: Any, file: Path, inputs: Mapping[str, NDArray[Any]]) ->
     ------
     BundleError
         The inputs do not fit, or an output is no array of numbers.
-    DeviceFullError
-        There is no memory for so much at once.
+    DeviceError
+        The device failed; DeviceFullError: there is no memory for so much at once.
     """
     try:
         given = session.run(None, dict(inputs))
     except Exception as error:  # its errors share no base but this
-        _raise_full(error, file)
+        _raise_of_device(error, file)
         shapes = ", ".join(str(list(values.shape)) for values in inputs.values())
         raise BundleError(f"{file}: ONNX Runtime refuses {shapes}: {error}") from error
     if not all(isinstance(values, np.ndarray) and values.dtype.kind in "fiu" for values in given):
@@ -58,10 +59,12 @@ def run_session(session: Any, file: Path, inputs: Mapping[str, NDArray[Any]]) ->
     return list(given)
 
 
-def _raise_full(error: Exception, file: Path) -> None:
-    """Raise DeviceFullError where an error of ONNX Runtime says that memory is lacking."""
+def _raise_of_device(error: Exception, file: Path) -> None:
+    """Raise DeviceError where an error of ONNX Runtime is one of the device's."""
     if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _FULL):
         raise DeviceFullError(f"{file}: ONNX Runtime has no memory left") from error
+    if (failure := device_error(error, file.name)) is not None:
+        raise failure from error
 
 
 def open_session(content: bytes, file: Path, device: torch.device) -> Any:
@@ -71,8 +74,8 @@ def open_session(content: bytes, file: Path, device: torch.device) -> Any:
     ------
     BundleError
         It is no ONNX file, keeps its weights in further files, which no digest pins, or the library is missing.
-    DeviceFullError
-        There is no memory for it.
+    DeviceError
+        The device failed; DeviceFullError: there is no memory for it.
     """
     try:
         import onnxruntime  # noqa: PLC0415 # an extra
@@ -88,5 +91,5 @@ def open_session(content: bytes, file: Path, device: torch.device) -> Any:
     try:
         return onnxruntime.InferenceSession(content, options, providers)
     except Exception as error:  # as above
-        _raise_full(error, file)
+        _raise_of_device(error, file)
         raise BundleError(f"{file}: cannot be run by ONNX Runtime: {error}") from error

@@ -11,21 +11,16 @@ from typing import TypeAlias
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1, conv3x3
 
-from inference.networks.efficientnet import EFFICIENTNET_BACKBONES, EfficientNetBackbone
-from inference.networks.hrnet import HRNET_BACKBONES, HighResolutionBackbone
-from inference.networks.swin import SWIN_BACKBONES, SwinBackbone
-
-_BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
-    "resnet10": (BasicBlock, (1, 1, 1, 1)),
-    "resnet18": (BasicBlock, (2, 2, 2, 2)),
-    "resnet34": (BasicBlock, (3, 4, 6, 3)),
-    "resnet50": (Bottleneck, (3, 4, 6, 3)),
-}
-
-PRUNABLE = {name: sum(depths) for name, (block, depths) in _BLOCKS.items() if block is BasicBlock}
-"""Trunks of blocks with two convolutions, and how many blocks each has."""
-BACKBONES = (*_BLOCKS, *SWIN_BACKBONES, *EFFICIENTNET_BACKBONES, *HRNET_BACKBONES)
-
+from inference.networks.efficientnet import EfficientNetBackbone
+from inference.networks.hrnet import HighResolutionBackbone
+from inference.networks.parts import (
+    BOTTLENECKS,
+    EFFICIENTNET_BACKBONES,
+    HRNET_BACKBONES,
+    RESIDUAL_DEPTHS,
+    SWIN_DEPTHS,
+)
+from inference.networks.swin import SwinBackbone
 
 Backbone: TypeAlias = "ResidualBackbone | SwinBackbone | EfficientNetBackbone | HighResolutionBackbone"
 
@@ -38,7 +33,7 @@ def build_backbone(name: str, width: int, inner: Sequence[int] = ()) -> Backbone
     inner
         Channels inside each block of a trunk of `PRUNABLE`; as published without it.
     """
-    if name in SWIN_BACKBONES:
+    if name in SWIN_DEPTHS:
         return SwinBackbone(name, width)
     if name in EFFICIENTNET_BACKBONES:
         return EfficientNetBackbone(width)
@@ -64,7 +59,8 @@ class ResidualBackbone(nn.Module):
 
     def __init__(self, name: str, width: int = 64, inner: Sequence[int] = ()) -> None:
         super().__init__()
-        block, depths = _BLOCKS[name]
+        block: type[BasicBlock | Bottleneck] = Bottleneck if name in BOTTLENECKS else BasicBlock
+        depths = RESIDUAL_DEPTHS[name]
         self.stem = nn.Sequential(
             nn.Conv2d(1, width, kernel_size=7, stride=2, padding=3, bias=False),
             nn.BatchNorm2d(width),

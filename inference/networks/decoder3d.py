@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from inference.networks.encoder3d import ResidualBlock3d, Stride
+from inference.networks.config3d import Stride
+from inference.networks.encoder3d import ResidualBlock3d
 from inference.networks.hybrid_convolution import MakeConvolution
 
 

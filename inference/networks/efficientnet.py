@@ -10,7 +10,6 @@ from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 
 PUBLISHED_WIDTH = 64
 """The width of the table that stands for the published widths of EfficientNet-B0."""
-EFFICIENTNET_BACKBONES = ("efficientnet_b0",)
 _BLOCKS = (
     (1, 3, 1, 32, 16, 1),
     (6, 3, 2, 16, 24, 2),

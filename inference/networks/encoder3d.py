@@ -11,10 +11,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from inference.networks.config3d import Stride
 from inference.networks.hybrid_convolution import MakeConvolution
-
-Stride = tuple[int, int, int]
-"""(z, y, x)."""
 
 _SLOPE = 0.01
 

@@ -32,10 +32,15 @@ class ExpertHead(nn.Module):
         """Return (B, K) weights that sum to 1."""
         return torch.softmax(self.gate(features), dim=1)
 
+    def weighed(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (B, classes) scores of (B, features), and the (B, K) mixture that they were weighed by."""
+        scores = torch.stack([expert(features) for expert in self.experts], dim=1)  # (B, K, classes)
+        mixture = self.mixture(features)
+        return (mixture[:, :, None] * scores).sum(dim=1), mixture
+
     def forward(self, features: Tensor) -> Tensor:
         """Return (B, classes) scores of (B, features)."""
-        scores = torch.stack([expert(features) for expert in self.experts], dim=1)  # (B, K, classes)
-        return (self.mixture(features)[:, :, None] * scores).sum(dim=1)
+        return self.weighed(features)[0]
 
 
 def unevenness(mixture: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.resnet import BasicBlock, conv1x1
 
-HRNET_BACKBONES = ("hrnet",)
 _BRANCHES = 4
 
 

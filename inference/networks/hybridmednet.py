@@ -10,12 +10,12 @@ from torch.utils.checkpoint import checkpoint
 
 from inference.networks.alignment import Alignment
 from inference.networks.backbone import build_backbone
-from inference.networks.config import HybridMedNetConfig
+from inference.networks.config import FREE, HybridMedNetConfig
 from inference.networks.cross_scale_attention import CrossScaleAttention
 from inference.networks.decoder import SegmentationDecoder
 from inference.networks.dynamic_convolution import DynamicConvolution
 from inference.networks.fusion import FUSIONS
-from inference.networks.heads import ClassLogits, FlatHead, HierarchicalHeads, pooled
+from inference.networks.heads import ClassLogits, FlatHead, FreeHeads, HeadsOutput, HierarchicalHeads, pooled
 from inference.networks.local_global import LocalGlobalFusion
 from inference.networks.pyramid import FeaturePyramid, at_scale
 from inference.networks.scale_attention import ATTENTIONS
@@ -35,6 +35,10 @@ class NetworkOutput(NamedTuple):
     """(B, segmentation classes, Y, X) scores; channel 0 is background."""
     described: Tensor | None = None
     """(B, described_width) what the heads saw; None outside training."""
+    coarse_alone: Tensor | None = None
+    """(B, coarse classes) of free heads' coarse softmax; None of others, and outside training."""
+    mixtures: tuple[Tensor, ...] = ()
+    """(B, experts) of each head of several experts, from the fused scales; empty outside training."""
 
 
 class HybridMedNet(nn.Module):
@@ -49,7 +53,7 @@ class HybridMedNet(nn.Module):
     segmentation_classes
         Background included.
     parents
-        Coarse class of each fine class; needed where `config.hierarchy` is off.
+        Coarse class of each fine class; needed where `config.hierarchy` is False or 'free'.
     """
 
     classified_levels = slice(1, 4)
@@ -76,11 +80,7 @@ class HybridMedNet(nn.Module):
         self.refinement = nn.ModuleList(_refinement(config) for _ in range(strides))
         self.cross = nn.ModuleList(CrossScaleAttention(width) for _ in range(_ASKED) if config.inputs > 1)
         self.described_width = 2 * (strides - 1) * width
-        self.heads: HierarchicalHeads | FlatHead = (
-            HierarchicalHeads(self.described_width, coarse, fine, config.dropout, config.experts)
-            if config.hierarchy
-            else FlatHead(self.described_width, parents, config.dropout, config.experts)
-        )
+        self.heads = _heads(config, self.described_width, (coarse, fine), parents)
         self.decoder = SegmentationDecoder(width, strides, segmentation_classes, config.decoder_width)
 
     def scale_features(self, image: Tensor) -> list[list[Tensor]]:
@@ -108,8 +108,11 @@ class HybridMedNet(nn.Module):
 
     def classify(self, levels: Sequence[Tensor]) -> ClassLogits:
         """Score the classes from fused or single-scale levels."""
-        logits: ClassLogits = self.heads(levels[self.classified_levels])
-        return logits
+        return self._said(levels).classes
+
+    def _said(self, levels: Sequence[Tensor]) -> HeadsOutput:
+        said: HeadsOutput = self.heads(levels[self.classified_levels])
+        return said
 
     def described(self, levels: Sequence[Tensor]) -> Tensor:
         """Return (B, described_width): the pooled levels that the heads see."""
@@ -148,7 +151,19 @@ class HybridMedNet(nn.Module):
         fused = self._joined(image, self.fuse(per_scale))
         alone = tuple(self.classify(levels) for levels in per_scale)
         scores = self.segment(fused, image.shape[-2:])
-        return NetworkOutput(self.classify(fused), alone, scores, self.described(fused))
+        said = self._said(fused)
+        return NetworkOutput(said.classes, alone, scores, self.described(fused), said.coarse_alone, said.mixtures)
+
+
+def _heads(
+    config: HybridMedNetConfig, features: int, classes: tuple[int, int], parents: Sequence[int]
+) -> HierarchicalHeads | FlatHead | FreeHeads:
+    """Return the heads of a table for so many coarse and fine classes."""
+    if config.hierarchy == FREE:
+        return FreeHeads(features, parents, config.dropout, config.experts)
+    if config.hierarchy:
+        return HierarchicalHeads(features, *classes, config.dropout, config.experts)
+    return FlatHead(features, parents, config.dropout, config.experts)
 
 
 def _refinement(config: HybridMedNetConfig) -> nn.Sequential:

@@ -8,11 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torchvision.models.swin_transformer import SwinTransformer
 
-HEAD_WIDTH = 32
-"""Channels of an attention head (section 3.3 of the paper)."""
-_DEPTHS = {"swin_t": (2, 2, 6, 2), "swin_1": (1, 1, 1, 1)}
-
-SWIN_BACKBONES = tuple(_DEPTHS)
+from inference.networks.parts import HEAD_WIDTH, SWIN_DEPTHS
 
 
 class SwinBackbone(nn.Module):
@@ -30,7 +26,7 @@ class SwinBackbone(nn.Module):
 
     def __init__(self, name: str, width: int) -> None:
         super().__init__()
-        depths = _DEPTHS[name]
+        depths = SWIN_DEPTHS[name]
         whole = SwinTransformer(
             patch_size=[4, 4],
             embed_dim=width,

@@ -13,14 +13,12 @@ from torch import Tensor, nn
 
 from inference.bundle import Bundle
 from inference.errors import BundleError
+from inference.network_table import read_image_network, read_volume_network
 from inference.networks import graph_network
-from inference.networks.config import HybridMedNetConfig
 from inference.networks.hybridmednet import HybridMedNet
-from inference.networks.hybridmednet3d import HybridMedNet3d, HybridMedNet3dConfig
+from inference.networks.hybridmednet3d import HybridMedNet3d
 from inference.pinned import read_pinned
 
-KIND = "hybridmednet"
-VOLUME_KIND = "hybridmednet3d"
 Network = TypeVar("Network", HybridMedNet, HybridMedNet3d)
 _SCALE = ".scale"
 _LARGEST = 127
@@ -35,15 +33,7 @@ def build_network(bundle: Bundle) -> HybridMedNet:
     BundleError
         The `[network]` table or the hierarchy does not describe a HybridMedNet.
     """
-    file = bundle.path / "bundle.toml"
-    if bundle.network.get("kind") != KIND:
-        raise BundleError(f"{file}: network.kind: must be {KIND!r}")
-    if len(bundle.levels) != 2:  # noqa: PLR2004 -- coarse and fine
-        raise BundleError(f"{file}: levels: {KIND} has two")
-    try:
-        config = HybridMedNetConfig.from_table(bundle.network)
-    except (ValueError, TypeError) as error:
-        raise BundleError(f"{file}: {error}") from error
+    config = read_image_network(bundle.network_table, len(bundle.levels))
     coarse, fine = (len(level.classes) for level in bundle.levels)
     return HybridMedNet(config, coarse, fine, 1 + len(bundle.segments), bundle.parents)
 
@@ -70,15 +60,7 @@ def build_volume_network(bundle: Bundle) -> HybridMedNet3d:
     BundleError
         The `[network]` table does not describe a HybridMedNet3d.
     """
-    file = bundle.path / "bundle.toml"
-    if bundle.network.get("kind") != VOLUME_KIND:
-        raise BundleError(f"{file}: network.kind: must be {VOLUME_KIND!r}")
-    try:
-        config = HybridMedNet3dConfig.from_table(bundle.network)
-    except (ValueError, TypeError) as error:
-        raise BundleError(f"{file}: {error}") from error
-    if any(side % divisor for side, divisor in zip(bundle.volume.patch, config.divisor, strict=True)):
-        raise BundleError(f"{file}: input.patch: must be multiples of {list(config.divisor)}, the network's strides")
+    config = read_volume_network(bundle.network_table, bundle.volume.patch)
     return HybridMedNet3d(config, classes=1 + len(bundle.segments))
 
 
@@ -110,8 +92,14 @@ def _filled(network: Network, bundle: Bundle, other: Path | None = None) -> Netw
             state = _dequantised(state)
         network.load_state_dict({name: tensor.to(network.state_dict()[name].dtype) for name, tensor in state.items()})
     except (SafetensorError, OSError, RuntimeError, KeyError) as error:
-        raise BundleError(f"{weights}: does not fit the network of bundle.toml: {error}") from error
+        raise BundleError(f"{weights}: does not fit the network of bundle.toml: {_first_said(error)}") from error
     return network.eval().requires_grad_(False)
+
+
+def _first_said(error: Exception) -> str:
+    """Return what an error says of the first tensor, and of how many; torch has a line for each, below a head."""
+    first, *others = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return f"{others[0]} ({len(others)} in all)" if others else first
 
 
 def save_weights(network: nn.Module, file: Path) -> None:

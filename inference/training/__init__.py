@@ -4,14 +4,15 @@ data.py          labels.csv and its images; split by patient group
 targets.py       a lung mask as background, right lung, left lung
 sampling.py      which images an epoch shows
 augmentation.py  random views and grey values; elastic.py, clahe.py  bent, equalised by tiles
-losses.py        hierarchical cross-entropy, agreement of scales, Dice; contrastive.py, distillation.py  further parts
+losses.py        cross-entropy of a hierarchy, agreement, Dice; contrastive.py, distillation.py  further parts
 task_weights.py  weights of the parts, learnt
 loop.py          epochs: schedule, moving average, checkpoint, resume; precision.py  in fewer bits
-run_log.py       run.json and logs for TensorBoard
+run_log.py       run.json and logs for TensorBoard; watching.py  how well the network does meanwhile
 calibration.py   temperatures, bounds of label sets, what is known; posterior.py  weights of the last layer
 scores.py        accuracy, AUC, Dice, calibration error (numpy)
 answers.py       what a network says of a part, the lungs stretched to a square too
 evaluation.py    a bundle on its validation groups, and the aspect-only baseline; plots.py  pictures of it
+resolution.py    what the side of the network's input leaves of outlines
 explanations.py  whether explanations depend on the weights, and lie in the lungs
 figures.py       figures into bundle.toml
 compression.py   a smaller or faster bundle, kept where it answers as well: quantisation.py, pruning.py, student.py

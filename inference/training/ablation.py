@@ -119,12 +119,13 @@ def _variants(bundle: Bundle, config: TrainingConfig, extent: Extent, fold: int,
     }
     own = HybridMedNetConfig.from_table(bundle.network)
     network: dict[str, object] = {"scales": [1.0], "attention": "none", "hierarchy": False}
-    loss: dict[str, object] = {"coarse": 0.0, "agreement": 0.0}
+    loss: dict[str, object] = {"coarse": 0.0, "agreement": 0.0, "consistency": 0.0}
+    tied = {"coarse": config.loss.coarse, "consistency": config.loss.consistency}
     steps: tuple[tuple[str, str, Mapping[str, object], Mapping[str, object]], ...] = (
         ("base", "base", {}, {}),
         ("+ multi-scale", "multi-scale", {"scales": list(own.scales)}, {"agreement": config.loss.agreement}),
         ("+ attention", "attention", {"attention": own.attention}, {}),
-        ("+ hierarchy", "hierarchy", {"hierarchy": True}, {"coarse": config.loss.coarse}),
+        ("+ hierarchy", "hierarchy", {"hierarchy": own.hierarchy or True}, tied),
     )
     for name, folder, parts, losses in steps:
         network |= parts

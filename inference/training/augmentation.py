@@ -4,6 +4,10 @@ A view is either the lungs, cut as at inference but shifted, turned, scaled and 
 stretch hides what is left of the aspect ratio, which alone tells normal from pneumonia in some collections; a share of
 the views hides all of it: their lungs fill a square. For the same reason the whole plane serves the segmentation
 alone. Images are never mirrored: left and right lung must stay apart.
+
+What changes grey values is torchvision's and MONAI's. Every random number comes from the run's own generator, always
+in the same order, so that a resumed run draws what it would have drawn: of the libraries only what takes its numbers
+as parameters serves, and the noise, which both draw themselves, is added here.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
+from monai.transforms.intensity.array import ScaleIntensity, ShiftIntensity
 from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
@@ -22,6 +27,10 @@ from inference.training.data import Images
 from inference.training.elastic import bend
 from inference.training.targets import BACKGROUND
 from inference.transforms import Region, around, letter_box, sample, square_region, stretched
+
+_DARKEST = 1e-3
+"""Grey value below which gamma changes nothing more."""
+_MID_GREY = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +49,7 @@ class AugmentationConfig:
     """Of the region's half side."""
     turn_degrees: float = 8.0
     contrast: float = 0.25
-    """Relative change of contrast and brightness, and of the logarithm of gamma."""
+    """Largest relative change of contrast about mid-grey and of mid-grey itself, and of gamma its logarithm's."""
     blur_share: float = 0.2
     noise: float = 0.02
     """Standard deviation at most, grey values being in 0..1."""
@@ -131,7 +140,7 @@ class RandomViews:
         thetas = torch.from_numpy(np.stack([region.theta() @ _jitter(config, generator) for region in chosen]))
         grey = torch.from_numpy(images.grey[indices])[:, None].float() / 255  # (B, 1, Y, X)
         lungs = torch.from_numpy(images.lungs[indices])[:, None].float()
-        view, outlines = sample(grey, thetas, size), _sample_classes(lungs, thetas, size)
+        view, outlines = sample(grey, thetas, size), sample_classes(lungs, thetas, size)
         if config.elastic_share:
             view, outlines = bend(view, outlines, config.elastic_share, config.elastic, generator)
         if config.clahe_share:
@@ -152,7 +161,7 @@ class RandomViews:
         return (self.squares if is_square else self.regions)[index]
 
 
-def _sample_classes(lungs: Tensor, thetas: Tensor, size: int) -> Tensor:
+def sample_classes(lungs: Tensor, thetas: Tensor, size: int) -> Tensor:
     """Cut (B, 1, Y, X) class maps without mixing the classes; (B, size, size) int64."""
     grid = torch.nn.functional.affine_grid(thetas, [len(lungs), 1, size, size], align_corners=False)
     cut = torch.nn.functional.grid_sample(lungs, grid, mode="nearest", padding_mode="zeros", align_corners=False)
@@ -160,7 +169,12 @@ def _sample_classes(lungs: Tensor, thetas: Tensor, size: int) -> Tensor:
 
 
 def _jitter(config: AugmentationConfig, generator: np.random.Generator) -> NDArray[np.float32]:
-    """Return a (3, 3) affine of region coordinates: shift, turn, scale and stretch at random."""
+    """Return a (3, 3) affine of region coordinates: shift, turn, scale and stretch at random.
+
+    It is multiplied with the cut to the region, so that an image is sampled once, from its detail grid. torchvision's
+    `affine` would sample the cut again, which blurs it and brings nothing back from beyond the cut, and it knows one
+    scale for both sides: no stretch.
+    """
     angle = np.deg2rad(generator.uniform(-config.turn_degrees, config.turn_degrees))
     scale = 1 + generator.uniform(-config.scale, config.scale)
     stretch = np.sqrt(1 + generator.uniform(-config.stretch, config.stretch))
@@ -186,11 +200,12 @@ def _vary_grey(image: Tensor, config: AugmentationConfig, generator: np.random.G
     """Vary gamma, contrast, brightness, sharpness and noise, and erase rectangles; (B, 1, Y, X) in 0..1."""
     count = len(image)
 
-    def uniform() -> Tensor:
-        return torch.from_numpy(generator.uniform(-config.contrast, config.contrast, (count, 1, 1, 1))).float()
+    def uniform() -> list[float]:
+        changes: list[float] = generator.uniform(-config.contrast, config.contrast, count).tolist()
+        return changes
 
-    varied = image.clamp(1e-3, 1) ** torch.exp(uniform())
-    varied = (varied - 0.5) * (1 + uniform()) + 0.5 + uniform() / 2
+    changes = zip(np.exp(uniform()).tolist(), uniform(), uniform(), strict=True)
+    varied = torch.stack([graded(view, *change) for view, change in zip(image, changes, strict=True)])
     is_blurred = torch.from_numpy(generator.random(count) < config.blur_share)
     if is_blurred.any():
         varied[is_blurred] = vision.gaussian_blur(varied[is_blurred], kernel_size=[5, 5], sigma=[1.0, 1.0])
@@ -200,10 +215,32 @@ def _vary_grey(image: Tensor, config: AugmentationConfig, generator: np.random.G
     return varied.clamp(0, 1)
 
 
+def graded(view: Tensor, gamma: float, contrast: float, brightness: float) -> Tensor:
+    """Return a (1, Y, X) view in 0..1 with another gamma, then another contrast and brightness; beyond 0..1, too.
+
+    torchvision's `adjust_contrast` turns about the mean of each image, so that contrast changed with how much of the
+    view is lung, and clips before brightness is changed; MONAI's two are linear, about what they are told.
+
+    Parameters
+    ----------
+    gamma
+        Exponent.
+    contrast
+        Relative change of the distance from mid-grey.
+    brightness
+        Relative change of mid-grey.
+    """
+    curved = vision.adjust_gamma(view.clamp(_DARKEST, 1), gamma)
+    about_mid_grey = ShiftIntensity(offset=-_MID_GREY)(curved)
+    scaled = ScaleIntensity(minv=None, maxv=None, factor=contrast)(about_mid_grey)
+    shifted = ShiftIntensity(offset=_MID_GREY * (1 + brightness))(scaled)
+    return torch.as_tensor(shifted).as_subclass(Tensor)  # MONAI may have made it one with metadata
+
+
 def _erase(image: Tensor, share: float, generator: np.random.Generator) -> None:
     """Set a rectangle of 1 % to 9 % of the area to mid-grey in a `share` of the images, in place."""
-    size = image.shape[-1]
+    size, grey = image.shape[-1], torch.tensor(_MID_GREY)
     for index in np.flatnonzero(generator.random(len(image)) < share):
         height, width = (int(side) for side in generator.uniform(0.1, 0.3, size=2) * size)
-        top, left = generator.integers(0, size - height), generator.integers(0, size - width)
-        image[index, :, top : top + height, left : left + width] = 0.5
+        top, left = int(generator.integers(0, size - height)), int(generator.integers(0, size - width))
+        vision.erase(image[index], top, left, height, width, grey, inplace=True)

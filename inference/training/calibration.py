@@ -124,17 +124,7 @@ def last_layer_table(bundle_dir: Path, posterior: LastLayer, images: Images) -> 
 def turned_over(images: Images) -> list[Images]:
     """Return some of the images standing on their heads: turned by 180 degrees, and mirrored top to bottom."""
     at = np.unique(np.linspace(0, len(images) - 1, min(_TURNED, len(images))).astype(int))
-    some = Images(
-        names=tuple(images.names[index] for index in at),
-        groups=tuple(images.groups[index] for index in at),
-        grey=images.grey[at],
-        lungs=images.lungs[at],
-        has_mask=np.zeros(len(at), dtype=np.bool_),
-        aspects=images.aspects[at],
-        has_aspect=images.has_aspect[at],
-        coarse=images.coarse[at],
-        fine=images.fine[at],
-    )
+    some = replace(images.chosen(at), has_mask=np.zeros(len(at), dtype=np.bool_))
     ways = (some.grey[:, ::-1, ::-1], some.grey[:, ::-1])
     return [replace(some, grey=np.ascontiguousarray(turned)) for turned in ways]
 

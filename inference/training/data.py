@@ -127,6 +127,20 @@ class Images:
     def __len__(self) -> int:
         return len(self.names)
 
+    def chosen(self, at: NDArray[np.int64]) -> Images:
+        """Return the images at these places."""
+        return Images(
+            names=tuple(self.names[index] for index in at),
+            groups=tuple(self.groups[index] for index in at),
+            grey=self.grey[at],
+            lungs=self.lungs[at],
+            has_mask=self.has_mask[at],
+            aspects=self.aspects[at],
+            has_aspect=self.has_aspect[at],
+            coarse=self.coarse[at],
+            fine=self.fine[at],
+        )
+
 
 def load_images(
     data_dir: Path,

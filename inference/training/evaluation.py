@@ -14,6 +14,7 @@ from inference.conformal import bounds_of, label_set
 from inference.laplace import LastLayer, Predictive, predict
 from inference.training.answers import Answers, Scores
 from inference.training.data import Images
+from inference.training.resolution import kept_at_resolution
 from inference.training.scores import (
     accuracy,
     auc,
@@ -108,6 +109,10 @@ class EvaluationReport:
     fine: FineFigures
     dice: Mapping[str, float]
     """Mean over the images with a trusted mask, by segment name."""
+    dice_by_class: Mapping[str, Mapping[str, float]]
+    """The same over the images of each coarse class."""
+    dice_at_resolution: Mapping[str, float]
+    """Of the masks themselves, brought to the network's grid and back: more is not to be had on it."""
     label_sets: Mapping[str, LabelSetFigures]
     """By level; empty where the bundle states no coverage."""
     calibration: Mapping[str, Mapping[str, CalibrationFigures]]
@@ -193,7 +198,7 @@ def judge(
     said, truths = Said.of(bundle, answers.scores, posterior), (images.coarse, images.fine)
     calibrated, plain = said.served, said.plain
     hidden = None if answers.aspect_hidden is None else Said.of(bundle, answers.aspect_hidden, posterior).served[0]
-    positive = _positive(bundle)
+    positive = positive_class(bundle)
     children = [child for child, parent in enumerate(bundle.parents) if parent == positive]
     return EvaluationReport(
         weights_sha256=bundle.algorithm.weights_digest,
@@ -202,7 +207,12 @@ def judge(
         not_evaluable=int((~answers.is_evaluable).sum()),
         coarse=_coarse_figures(bundle, images, calibrated[0], plain[0]),
         fine=_fine_figures(images, calibrated[1], plain[1], children),
-        dice={segment.name: _mean(answers.dice[:, index]) for index, segment in enumerate(bundle.segments)},
+        dice=_by_segment(bundle, answers.dice),
+        dice_by_class={
+            name: _by_segment(bundle, answers.dice[images.coarse == index])
+            for index, name in enumerate(bundle.levels[0].class_names)
+        },
+        dice_at_resolution=_by_segment(bundle, kept_at_resolution(bundle, images)),
         label_sets=dict(_label_set_figures(bundle, calibrated, truths)),
         calibration=_calibration_figures(bundle, said, truths),
         aspect_only=_aspect_figures(images, training, positive, children),
@@ -210,7 +220,8 @@ def judge(
     )
 
 
-def _positive(bundle: Bundle) -> int:
+def positive_class(bundle: Bundle) -> int:
+    """Return the index of the coarse class that counts as positive, the last one where the bundle names none."""
     level = bundle.levels[0]
     return level.class_names.index(level.positive or level.class_names[-1])
 
@@ -218,7 +229,7 @@ def _positive(bundle: Bundle) -> int:
 def _coarse_figures(
     bundle: Bundle, images: Images, calibrated: NDArray[np.float64], plain: NDArray[np.float64]
 ) -> CoarseFigures:
-    positive = _positive(bundle)
+    positive = positive_class(bundle)
     truth, score = images.coarse == positive, calibrated[:, positive]
     answer = score >= bundle.levels[0].threshold
     known = images.has_aspect
@@ -235,7 +246,7 @@ def _coarse_figures(
 
 
 def _hidden_figures(bundle: Bundle, images: Images, calibrated: NDArray[np.float64]) -> AspectHiddenFigures:
-    positive = _positive(bundle)
+    positive = positive_class(bundle)
     truth, score = images.coarse == positive, calibrated[:, positive]
     answer = (score >= bundle.levels[0].threshold).astype(np.int64)
     right = truth.astype(np.int64)
@@ -268,7 +279,7 @@ def _fine_figures(
     return FineFigures(
         accuracy=accuracy(truth, answer),
         balanced_accuracy=balanced_accuracy(truth, answer),
-        auc=_mean(np.array(areas)),
+        auc=known_mean(np.array(areas)),
         accuracy_all_classes=accuracy(images.fine, everywhere),
         balanced_accuracy_all_classes=balanced_accuracy(images.fine, everywhere),
         calibration_error=calibration_error(calibrated, images.fine),
@@ -308,7 +319,12 @@ def _aspect_figures(images: Images, training: AspectTable, positive: int, childr
     )
 
 
-def _mean(values: NDArray[np.float64]) -> float:
+def _by_segment(bundle: Bundle, overlaps: NDArray[np.float64]) -> dict[str, float]:
+    """Return the mean of (N, segments) Dice by segment name."""
+    return {segment.name: known_mean(overlaps[:, index]) for index, segment in enumerate(bundle.segments)}
+
+
+def known_mean(values: NDArray[np.float64]) -> float:
     """Return the mean of the values that are known, NaN without any."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -78,6 +78,8 @@ class Task:
     seed: int
     teacher: HybridMedNet | None = None
     """Whose answers are learnt, too."""
+    watch: Callable[[HybridMedNet], Mapping[str, float]] | None = None
+    """Asked after each epoch how well the averaged network does (`inference.training.watching`)."""
 
 
 def fit(
@@ -124,6 +126,7 @@ class _Run:
         self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.teacher = None if task.teacher is None else task.teacher.to(device).eval().requires_grad_(False)
         self.steps_per_epoch = max(len(task.images) // loop.batch_size, 1)
+        self.watched: Mapping[str, float] = {}
 
     def resume(self, checkpoint: Path) -> int:
         """Load `checkpoint` where it exists; return the epochs it has behind it."""
@@ -164,17 +167,33 @@ class _Run:
         size = round(task.size * loop.small_scale) if epoch < loop.small_epochs else task.size
         self.network.train()
         means: dict[str, float] = {}
+        norm = 0.0
         order = epoch_order(task.images.fine, loop.balance, generator)
         for step, indices in enumerate(batches(order, loop.batch_size)):
             batch = views.batch(indices, size, generator)
-            losses = self.step(batch, epoch * self.steps_per_epoch + step)
+            losses, found = self.step(batch, epoch * self.steps_per_epoch + step)
+            norm += (found - norm) / (step + 1)
             for name in ("total", *task.loss.weights):
                 value = float(getattr(losses, name).detach())
                 means[name] = means.get(name, value) + (value - means.get(name, value)) / (step + 1)
-            report(Progress("train", step + 1, self.steps_per_epoch, epoch + 1, loop.epochs, dict(means)))
+            if step + 1 == self.steps_per_epoch and task.watch is not None:
+                self.watched = task.watch(self.averaged.module)
+            figures = {"total": means["total"], **self.watched, **means}
+            logged = self._logged(norm)
+            report(Progress("train", step + 1, self.steps_per_epoch, epoch + 1, loop.epochs, figures, logged))
 
-    def step(self, batch: Batch, step: int) -> Losses:
-        """Take one step of the optimizer."""
+    def _logged(self, norm: float) -> dict[str, float]:
+        """Return what the log alone is told, given the mean norm of the epoch's gradients."""
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        learnt = {} if self.task_weights is None else self.task_weights.weights()
+        return {
+            "learning_rate": rate,
+            "gradient_norm": norm,
+            **{f"weight_{name}": weight for name, weight in learnt.items()},
+        }
+
+    def step(self, batch: Batch, step: int) -> tuple[Losses, float]:
+        """Take one step of the optimizer; return the loss and the norm of its gradient."""
         loop = self.task.loop
         rate = loop.learning_rate * schedule(step / self.steps_per_epoch, loop)
         for group in self.optimizer.param_groups:
@@ -191,9 +210,9 @@ class _Run:
             teacher=taught,
             task_weights=self.task_weights,
         )
-        self.precision.step(losses.total, self.optimizer, self.parameters, loop.gradient_norm)
+        norm = self.precision.step(losses.total, self.optimizer, self.parameters, loop.gradient_norm)
         self.averaged.update_parameters(self.network)
-        return losses
+        return losses, norm
 
     def _taught(self, batch: Batch) -> NetworkOutput | None:
         """Return what the teacher says of the batch."""
@@ -208,8 +227,14 @@ def _in_float32(output: NetworkOutput) -> NetworkOutput:
     classes, *per_scale = (
         ClassLogits(logits.coarse.float(), logits.fine.float()) for logits in (output.classes, *output.per_scale)
     )
-    described = None if output.described is None else output.described.float()
-    return NetworkOutput(classes, tuple(per_scale), output.segmentation.float(), described)
+    return NetworkOutput(
+        classes,
+        tuple(per_scale),
+        output.segmentation.float(),
+        None if output.described is None else output.described.float(),
+        None if output.coarse_alone is None else output.coarse_alone.float(),
+        tuple(mixture.float() for mixture in output.mixtures),
+    )
 
 
 def schedule(epochs: float, loop: LoopConfig) -> float:

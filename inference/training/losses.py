@@ -11,7 +11,8 @@ from monai.losses.dice import DiceCELoss, DiceFocalLoss, DiceLoss
 from torch import Tensor
 from torch.nn import functional
 
-from inference.networks.heads import LogProbabilities, hierarchical_log_probabilities
+from inference.networks.experts import unevenness
+from inference.networks.heads import LogProbabilities, hierarchical_log_probabilities, summed_to_parents
 from inference.networks.hybridmednet import NetworkOutput
 from inference.training.augmentation import Batch
 from inference.training.contrastive import contrastive_loss
@@ -23,7 +24,7 @@ SEGMENTATION_LOSSES: dict[str, type[DiceLoss | DiceCELoss | DiceFocalLoss]] = {
     "dice-ce": DiceCELoss,
     "dice-focal": DiceFocalLoss,
 }
-PARTS = ("coarse", "fine", "agreement", "segmentation", "contrastive", "distillation")
+PARTS = ("coarse", "fine", "agreement", "segmentation", "contrastive", "distillation", "consistency", "evenness")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,10 @@ class LossConfig:
     distillation: float = 0.0
     """Of the divergence from the teacher that `[training]` names."""
     distillation_temperature: float = 2.0
+    consistency: float = 0.0
+    """Of the divergence between the levels of free heads (`[network]` hierarchy = "free"); others' levels agree."""
+    evenness: float = 0.0
+    """Of how unevenly the experts of the heads are used over a batch (`[network]` experts)."""
     learned_weights: bool = False
     """Whether the parts' weights are learnt, from those above on (`inference.training.task_weights`)."""
 
@@ -61,7 +66,7 @@ class LossConfig:
         for name in ("contrastive_temperature", "distillation_temperature"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: must be positive")
-        for name in ("coarse", "fine", "agreement", "segmentation", "focal", "contrastive", "distillation"):
+        for name in (*PARTS, "focal"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: must not be negative")
 
@@ -83,6 +88,8 @@ class Losses:
     segmentation: Tensor
     contrastive: Tensor
     distillation: Tensor
+    consistency: Tensor
+    evenness: Tensor
 
 
 def smoothed_nll(log_probabilities: Tensor, target: Tensor, smoothing: float, focal: float = 0.0) -> Tensor:
@@ -104,12 +111,29 @@ def smoothed_nll(log_probabilities: Tensor, target: Tensor, smoothing: float, fo
 def agreement_loss(fused: LogProbabilities, per_scale: Sequence[LogProbabilities]) -> Tensor:
     """Return the mean divergence of each scale's fine classes from the fused ones, which are not pulled.
 
-    Self-distillation after Zhang et al., "Be Your Own Teacher", ICCV 2019. The levels of the hierarchy agree by
-    construction; this makes the scales agree too.
+    Self-distillation after Zhang et al., "Be Your Own Teacher", ICCV 2019. It is between scales; between the levels of
+    free heads it is `consistency_loss`.
     """
     target = fused.fine.detach()
     divergences = [functional.kl_div(scale.fine, target, reduction="batchmean", log_target=True) for scale in per_scale]
     return torch.stack(divergences).mean()
+
+
+def consistency_loss(coarse: Tensor, fine: Tensor, parents: Sequence[int]) -> Tensor:
+    """Return the mean divergence KL(coarse || fine summed over each coarse class's children); both are pulled.
+
+    0 where the levels agree; taken in logarithms, so that it stays finite where a probability vanishes.
+
+    Parameters
+    ----------
+    coarse
+        (B, coarse classes) log-probabilities.
+    fine
+        (B, fine classes) log-probabilities.
+    parents
+        Coarse class of each fine class.
+    """
+    return functional.kl_div(summed_to_parents(fine, parents), coarse, reduction="batchmean", log_target=True)
 
 
 def hybrid_loss(  # noqa: PLR0913 -- the last two are switched by the table
@@ -151,8 +175,9 @@ def _class_parts(output: NetworkOutput, batch: Batch, parents: Sequence[int], co
     kept = batch.is_classified
     fused = _kept(hierarchical_log_probabilities(output.classes, parents), kept)
     scales = [_kept(hierarchical_log_probabilities(logits, parents), kept) for logits in output.per_scale]
+    coarse = fused.coarse if output.coarse_alone is None else torch.log_softmax(output.coarse_alone[kept], dim=1)
     parts = {
-        "coarse": smoothed_nll(fused.coarse, batch.coarse[kept], config.smoothing, config.focal),
+        "coarse": smoothed_nll(coarse, batch.coarse[kept], config.smoothing, config.focal),
         "fine": smoothed_nll(fused.fine, batch.fine[kept], config.smoothing, config.focal),
         "agreement": agreement_loss(fused, scales),
     }
@@ -160,6 +185,10 @@ def _class_parts(output: NetworkOutput, batch: Batch, parents: Sequence[int], co
         parts["contrastive"] = contrastive_loss(
             output.described[kept], batch.fine[kept], config.contrastive_temperature, config.contrastive_hardness
         )
+    if config.consistency and output.coarse_alone is not None:
+        parts["consistency"] = consistency_loss(coarse, fused.fine, parents)
+    if config.evenness and output.mixtures:
+        parts["evenness"] = torch.stack([unevenness(mixture[kept]) for mixture in output.mixtures]).mean()
     return parts
 
 

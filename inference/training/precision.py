@@ -64,14 +64,22 @@ class Precision:
         is_mixed = self.name != FLOAT32
         return torch.autocast(self.device.type, _TYPES.get(self.name, torch.bfloat16), enabled=is_mixed)
 
-    def step(self, loss: Tensor, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], norm: float) -> None:
-        """Take one step down the gradient of `loss`, its norm over all `parameters` clipped to `norm`."""
+    def step(
+        self, loss: Tensor, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], norm: float
+    ) -> float:
+        """Take one step down the gradient of `loss`, its norm over all `parameters` clipped to `norm`.
+
+        Returns
+        -------
+        The norm before; not finite where the gradient overflowed.
+        """
         optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
         self._scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(parameters, norm)
+        found = torch.nn.utils.clip_grad_norm_(parameters, norm)
         self._scaler.step(optimizer)
         self._scaler.update()
+        return float(found)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs."""

@@ -19,4 +19,6 @@ class Progress:
     """From 1; 0 outside training."""
     epochs: int = 0
     figures: Mapping[str, float] = field(default_factory=dict)
-    """Mean losses of the epoch so far."""
+    """Mean losses of the epoch so far, and what was last found on the calibration images."""
+    logged: Mapping[str, float] = field(default_factory=dict)
+    """For the run's log alone: learning rate, mean norm of the gradient before it is clipped, learnt weights."""

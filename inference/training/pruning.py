@@ -15,9 +15,9 @@ from torchvision.models.resnet import BasicBlock
 
 from inference.bundle import BUNDLE_FILE, ENCODINGS, Bundle
 from inference.errors import BundleError
-from inference.networks.backbone import PRUNABLE
 from inference.networks.config import HybridMedNetConfig
 from inference.networks.hybridmednet import HybridMedNet
+from inference.networks.parts import PRUNABLE
 from inference.networks.weights import load_network, save_weights
 from inference.training.config import read_config
 from inference.training.making import Work

@@ -21,6 +21,7 @@ from inference.errors import BundleError
 from inference.foreign.spec import NOBODY, Allowance
 from inference.input_spec import VolumeInput
 from inference.laplace import load_last_layer
+from inference.networks.config import FREE
 from inference.networks.hybridmednet import HybridMedNet
 from inference.networks.serving import as_served
 from inference.networks.weights import build_network, load_network, load_volume_network, save_weights
@@ -46,6 +47,7 @@ from inference.training.progress import Progress
 from inference.training.run_log import RunLog
 from inference.training.volume_run import evaluate_volumes, train_volumes
 from inference.training.volume_scores import VolumeReport
+from inference.training.watching import watching
 
 Report = Callable[[Progress], None]
 
@@ -106,6 +108,7 @@ def train_network(  # noqa: PLR0913 -- the options of `hybridmed train`, all by 
         place = f"{bundle.path / BUNDLE_FILE}: weights.encoding"
         raise BundleError(f"{place}: is {bundle.encoding!r}: what is trained is the bundle that it was made of")
     config = read_config(bundle)
+    _check_heads(bundle, config)
     if epochs is not None:
         config = replace(config, loop=replace(config.loop, cycles=(epochs,)))
     images = load_part(bundle, config, data_dir, Part.TRAINING, report)
@@ -121,13 +124,25 @@ def train_network(  # noqa: PLR0913 -- the options of `hybridmed train`, all by 
         loss=config.loss,
         seed=seed,
         teacher=_teacher(bundle, config),
+        watch=watching(bundle, load_part(bundle, config, data_dir, Part.CALIBRATION, report)),
     )
     checkpoint, on = out_dir / CHECKPOINT, resolve_device(device)
     settings = asdict(config)
     with RunLog(out_dir, bundle=bundle.name, settings=settings, seed=seed, device=str(on), report=report) as log:
         trained = fit(network, task, checkpoint, device=on, report=log)
-    save_weights(trained, out_dir / bundle.weights_path.name)
+        save_weights(trained, out_dir / bundle.weights_path.name)
+        log.wrote("train", out_dir / bundle.weights_path.name)
     _write_bundle(bundle, out_dir)
+
+
+def _check_heads(bundle: Bundle, config: TrainingConfig) -> None:
+    """Raise BundleError where a part of the loss is of other heads than the network's."""
+    for name, is_of_heads, needed in (
+        ("consistency", bundle.network.get("hierarchy") == FREE, f'network.hierarchy = "{FREE}"'),
+        ("evenness", bool(bundle.network.get("experts")), "network.experts"),
+    ):
+        if name in config.loss.weights and not is_of_heads:
+            raise BundleError(f"{bundle.path / BUNDLE_FILE}: training.loss.{name}: needs {needed}")
 
 
 def _teacher(bundle: Bundle, config: TrainingConfig) -> HybridMedNet | None:

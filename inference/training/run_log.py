@@ -1,4 +1,4 @@
-"""What a run leaves behind: `run.json` with its settings and every epoch, and logs for TensorBoard.
+"""What a run leaves behind: `run.json` with its settings, every epoch and its weights, and logs for TensorBoard.
 
 TensorBoard's package is an extra; without it only the JSON is written. A run that goes on after a kill goes on in the
 same file: epochs that are done again replace those that stand there.
@@ -6,7 +6,9 @@ same file: epochs that are done again replace those that stand there.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +24,7 @@ from inference.training.progress import Progress
 
 RUN_FILE = "run.json"
 LOGS = "logs"
+_NO_FIGURES = ("stage", "epoch", "took_s")
 
 Clock = Callable[[], datetime]
 
@@ -44,6 +47,8 @@ class _Record:
     """Of the run, and of each time that it went on."""
     ended_at: str | None = None
     epochs: list[dict[str, Any]] = field(default_factory=list)
+    weights: list[dict[str, Any]] = field(default_factory=list)
+    """Of each stage: the file, its SHA-256 and the figures of the last epoch."""
 
 
 class RunLog:
@@ -105,11 +110,24 @@ class RunLog:
         kept = [one for one in self._record.epochs if (one["stage"], one["epoch"]) < (step.stage, step.epoch)]
         others = [one for one in self._record.epochs if one["stage"] != step.stage]
         own = [one for one in kept if one["stage"] == step.stage]
-        entry = {"stage": step.stage, "epoch": step.epoch, "took_s": round(took_s, 2), **_rounded(step.figures)}
+        figures = {**step.figures, **step.logged}
+        entry = {"stage": step.stage, "epoch": step.epoch, "took_s": round(took_s, 2), **_rounded(figures)}
         self._record.epochs = [*others, *own, entry]
         if self._writer is not None:
-            for name, value in step.figures.items():
+            for name, value in figures.items():
                 self._writer.add_scalar(f"{step.stage}/{name}", value, step.epoch)
+        self._write()
+
+    def wrote(self, stage: str, weights: Path) -> None:
+        """Note which weights, below the run's folder, a stage ended with."""
+        last: dict[str, Any] = next((one for one in reversed(self._record.epochs) if one["stage"] == stage), {})
+        entry = {
+            "stage": stage,
+            "file": weights.relative_to(self._file.parent).as_posix(),
+            "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "figures": {name: value for name, value in last.items() if name not in _NO_FIGURES},
+        }
+        self._record.weights = [*(one for one in self._record.weights if one["stage"] != stage), entry]
         self._write()
 
     def _take_up(self) -> None:
@@ -124,6 +142,7 @@ class RunLog:
         ):
             self._record.begun_at = list(earlier["begun_at"])
             self._record.epochs = list(earlier["epochs"])
+            self._record.weights = list(earlier.get("weights", ()))
 
     def _write(self) -> None:
         partial = self._file.with_suffix(".partial")
@@ -131,8 +150,9 @@ class RunLog:
         partial.replace(self._file)
 
 
-def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(value, 6) for name, value in figures.items()}
+def _rounded(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """Return the figures to six significant digits; JSON has no NaN and no infinity: None."""
+    return {name: float(f"{value:.6g}") if math.isfinite(value) else None for name, value in figures.items()}
 
 
 def _tensorboard(folder: Path) -> Any:

@@ -20,7 +20,7 @@ from inference.bundle import ENCODINGS, Bundle
 from inference.errors import BundleError
 from inference.networks.config import HybridMedNetConfig
 from inference.networks.hybridmednet import HybridMedNet
-from inference.networks.swin import HEAD_WIDTH, SWIN_BACKBONES
+from inference.networks.parts import HEAD_WIDTH, SWIN_DEPTHS
 from inference.networks.weights import build_network, load_network, save_weights
 from inference.training.config import read_config
 from inference.training.loop import LoopConfig
@@ -120,7 +120,7 @@ def student_table(bundle: Bundle, share: float, given: Mapping[str, object]) -> 
 def _narrower(network: Mapping[str, object], given: Mapping[str, object]) -> Iterator[list[dict[str, object]]]:
     """Yield for each width of the trunk, wider ones first, tables with ever narrower pyramids and decoders."""
     whole = {**{key: value for key, value in network.items() if key != "inner"}, **given}  # of other widths
-    is_swin = whole.get("backbone") in SWIN_BACKBONES
+    is_swin = whole.get("backbone") in SWIN_DEPTHS
     for width in _widths(whole, "width", HEAD_WIDTH if is_swin else _STEP, given):
         channels = _widths(whole, "channels", _STEP, given)
         decoders = _widths(whole, "decoder_width", _STEP, given)

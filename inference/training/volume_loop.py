@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.losses.dice import DiceCELoss
-from torch import Tensor
+from monai.losses.dice import DiceLoss
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from inference.errors import BundleError
@@ -24,6 +24,8 @@ from inference.training.precision import takes_bfloat16_on_cpu
 from inference.training.progress import Progress
 from inference.training.volume_augmentation import LabelledGrid, RandomPatches
 from inference.training.volume_config import VolumeAugmentationConfig, VolumeLoopConfig
+
+_LOSSES = ("total", "dice_loss", "cross_entropy")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +76,8 @@ class _Run:
         average_weights = get_ema_multi_avg_fn(loop.average_decay)  # type: ignore[no-untyped-call]  # untyped in torch
         self.averaged: Any = AveragedModel(network, multi_avg_fn=average_weights, use_buffers=True)
         self.optimizer = torch.optim.AdamW(parameter_groups(network, loop.weight_decay), lr=loop.learning_rate)
-        self.loss = DiceCELoss(softmax=True, include_background=False, batch=True)
+        self.dice = DiceLoss(softmax=True, include_background=False, batch=True)
+        self.cross_entropy = nn.CrossEntropyLoss()
         self.steps_per_epoch = max(loop.samples_per_epoch // loop.batch_size, 1)
         self.is_halved = loop.half_precision and (device.type == "cuda" or takes_bfloat16_on_cpu(network))
         self.rate = LoopConfig(cycles=(loop.epochs,), warm_up_share=loop.warm_up_share)
@@ -111,27 +114,36 @@ class _Run:
         torch.manual_seed(task.seed * 1_000_003 + epoch)
         generator = np.random.default_rng((task.seed, epoch))
         patches.seed(int(generator.integers(2**31)))
-        mean = 0.0
+        means: dict[str, float] = {}
         for step, indices in enumerate(_turns(len(task.cases), self.steps_per_epoch, loop.batch_size, generator)):
             image, shares = patches.batch(indices, generator)
-            loss = self.step(image.to(self.device), shares.to(self.device), epoch * self.steps_per_epoch + step)
-            mean += (loss - mean) / (step + 1)
-            report(Progress(task.stage, step + 1, self.steps_per_epoch, epoch + 1, loop.epochs, {"total": mean}))
+            found = self.step(image.to(self.device), shares.to(self.device), epoch * self.steps_per_epoch + step)
+            for name, value in found.items():
+                means[name] = means.get(name, value) + (value - means.get(name, value)) / (step + 1)
+            figures = {name: means[name] for name in _LOSSES}
+            logged = {
+                "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
+                "gradient_norm": means["gradient_norm"],
+            }
+            report(Progress(task.stage, step + 1, self.steps_per_epoch, epoch + 1, loop.epochs, figures, logged))
 
-    def step(self, image: Tensor, shares: Tensor, step: int) -> float:
-        """Take one step of the optimizer; return the loss."""
+    def step(self, image: Tensor, shares: Tensor, step: int) -> dict[str, float]:
+        """Take one step of the optimizer; return the loss, its parts and the norm of its gradient."""
         loop = self.task.loop
         for group in self.optimizer.param_groups:
             group["lr"] = loop.learning_rate * schedule(step / self.steps_per_epoch, self.rate)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_halved):
             scores = self.network(image)
-        loss = self.loss(scores.float(), shares)
+        scores = scores.float()
+        dice, cross_entropy = self.dice(scores, shares), self.cross_entropy(scores, shares)
+        loss = dice + cross_entropy
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), loop.gradient_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), loop.gradient_norm)
         self.optimizer.step()
         self.averaged.update_parameters(self.network)
-        return float(loss.detach())
+        found = (loss.detach(), dice.detach(), cross_entropy.detach(), norm)
+        return dict(zip((*_LOSSES, "gradient_norm"), map(float, found), strict=True))
 
 
 def _turns(cases: int, steps: int, batch_size: int, generator: np.random.Generator) -> Iterator[list[int]]:

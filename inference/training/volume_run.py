@@ -50,8 +50,10 @@ def train_volumes(  # noqa: PLR0913 -- the options of `hybridmed train`, all by 
             rest = [grid for index, grid in enumerate(grids) if index not in set(held)]
             weights = _fold_file(out_dir, number)
             _train_one(bundle, config, rest, weights, seed=seed, device=device, stage=f"fold {number}", report=log)
+            log.wrote(f"fold {number}", weights)
         weights = out_dir / bundle.weights_path.name
         _train_one(bundle, config, grids, weights, seed=seed, device=device, stage="train", report=log)
+        log.wrote("train", weights)
 
 
 def evaluate_volumes(bundle: Bundle, data_dir: Path, *, device: str, report: Report) -> VolumeReport:

@@ -1,6 +1,7 @@
 """Training on a tiny made-up data set: it learns, resumes to the same weights, and leaves a bundle that loads."""
 
 import hashlib
+import json
 import shutil
 import tomllib
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from lxml import etree
 from safetensors.numpy import load, save
 from safetensors.torch import load_file
@@ -16,9 +18,15 @@ from typer.testing import CliRunner
 
 from gateway.cli.app import app
 from inference.bundle import load_bundle
+from inference.errors import BundleError
+from inference.networks.weights import load_network
+from inference.training.config import read_config
+from inference.training.data import Part
 from inference.training.figures import write_table, write_tables
 from inference.training.progress import Progress
-from inference.training.run import CHECKPOINT, calibrate, evaluate
+from inference.training.run import CHECKPOINT, calibrate, evaluate, load_part
+from inference.training.run_log import RUN_FILE
+from inference.training.watching import watching
 from tests.training import train_tiny
 
 
@@ -62,6 +70,58 @@ def test_the_result_is_a_bundle_with_its_figures(trained: tuple[Path, list[Progr
     assert bundle.calibration["images"] == sum(step.stage == "calibrate" for step in trained[1])
     assert bundle.evaluation["images"] == sum(step.stage == "evaluate" for step in trained[1])
     assert not (trained[0] / CHECKPOINT).exists()
+
+
+def test_the_run_tells_how_the_averaged_network_does_on_calibration_groups(
+    trained: tuple[Path, list[Progress]], chests: Path
+) -> None:
+    """Figures of each epoch, the last those of the weights that were written, rounded to float16."""
+    told = json.loads((trained[0] / RUN_FILE).read_text(encoding="utf-8"))
+    bundle, names = load_bundle(trained[0]), ("coarse_auc", "coarse_accuracy", "fine_auc", "dice")
+
+    images = load_part(bundle, read_config(bundle), chests, Part.CALIBRATION, lambda _: None)
+    found = watching(bundle, images)(load_network(bundle, torch.device("cpu")))
+
+    assert all({*names, "learning_rate", "gradient_norm"} <= epoch.keys() for epoch in told["epochs"])
+    assert {name: told["epochs"][-1][name] for name in names} == pytest.approx(found, abs=0.02)
+    assert [each["sha256"] for each in told["weights"]] == [bundle.algorithm.weights_digest]
+    assert told["weights"][0]["figures"]["dice"] == told["epochs"][-1]["dice"]
+    shown = [step.figures.get("dice") for step in trained[1] if step.stage == "train"]
+    assert shown[0] is None and shown[-1] == pytest.approx(told["epochs"][-1]["dice"], abs=1e-5)
+
+
+@pytest.mark.parametrize(("part", "needed"), [("consistency", "hierarchy"), ("evenness", "experts")])
+def test_a_part_of_the_loss_that_the_network_has_no_heads_for_is_refused(
+    tiny_bundle: Path, chests: Path, tmp_path: Path, part: str, needed: str
+) -> None:
+    """The sentence names both, before anything is learnt."""
+    shutil.copytree(tiny_bundle, tmp_path, dirs_exist_ok=True)
+    table = _described(tmp_path)["training"]
+    write_table(tmp_path / "bundle.toml", "training", {**table, "loss": {**table["loss"], part: 0.1}})
+
+    with pytest.raises(BundleError, match=rf"training\.loss\.{part}: needs network\.{needed}"):
+        train_tiny(tmp_path, chests, tmp_path, lambda _: None)
+
+
+def test_free_heads_are_trained_calibrated_and_judged_as_others(
+    tiny_bundle: Path, chests: Path, tmp_path: Path
+) -> None:
+    """With experts and both parts of the loss: a bundle whose levels agree, without a posterior of its last layer."""
+    shutil.copytree(tiny_bundle, tmp_path, dirs_exist_ok=True)
+    described = _described(tmp_path)
+    loss = {**described["training"]["loss"], "consistency": 0.5, "evenness": 0.1}
+    tables = {
+        "network": {**described["network"], "hierarchy": "free", "experts": 2},
+        "training": {**described["training"], "loss": loss},
+    }
+    write_tables(tmp_path / "bundle.toml", tables)
+
+    train_tiny(tmp_path, chests, tmp_path, lambda _: None)
+
+    bundle = load_bundle(tmp_path)
+    assert bundle.laplace is None
+    assert bundle.evaluation["weights_sha256"] == bundle.algorithm.weights_digest
+    assert {"consistency", "evenness"} <= json.loads((tmp_path / RUN_FILE).read_text())["epochs"][-1].keys()
 
 
 def test_calibration_is_told_step_by_step(trained: tuple[Path, list[Progress]]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tomllib
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from inference.errors import BundleError
 from inference.predict_volume import VolumePredictor
 from inference.training.progress import Progress
 from inference.training.run import calibrate, evaluate
+from inference.training.run_log import RUN_FILE
 from inference.training.volume_data import folds_of, labelled_grid, load_cases
 from tests.volume_training import CASES, describe_tiny_volumes, make_volumes, train_tiny_volumes
 
@@ -82,6 +85,25 @@ def test_the_result_is_a_bundle_with_figures_of_cases_not_trained_on(trained: tu
     assert bundle.self_test is not None
     assert VolumePredictor(bundle, "cpu").bundle is bundle
     assert not list(trained[0].rglob("checkpoint*"))
+
+
+def test_the_run_tells_the_parts_of_the_loss_and_each_networks_weights(trained: tuple[Path, list[Progress]]) -> None:
+    """Every epoch has them with the learning rate, the two parts add up, and the digests are those of the files."""
+    told = json.loads((trained[0] / RUN_FILE).read_text(encoding="utf-8"))
+
+    for epoch in told["epochs"]:
+        assert epoch["total"] == pytest.approx(epoch["dice_loss"] + epoch["cross_entropy"], rel=1e-4)
+        assert epoch["gradient_norm"] > 0
+    rates = [epoch["learning_rate"] for epoch in told["epochs"] if epoch["stage"] == "train"]
+    assert rates == sorted(rates, reverse=True) and rates[-1] > 0
+    files = {each["stage"]: each["file"] for each in told["weights"]}
+    assert files == {
+        "fold 1": "folds/fold-1.safetensors",
+        "fold 2": "folds/fold-2.safetensors",
+        "train": "weights.safetensors",
+    }
+    for each in told["weights"]:
+        assert each["sha256"] == hashlib.sha256((trained[0] / each["file"]).read_bytes()).hexdigest()
 
 
 def test_evaluation_repeats(trained: tuple[Path, list[Progress]], volumes: Path) -> None:

@@ -1,18 +1,22 @@
 """One network in several forms; each takes (B, 1, Y, X) images and gives the same three scores.
 
-plain      a loop over images, eager float32: what one writes first, and what `inference.predict` does for each look
+plain      a loop over images, eager float32: what one writes first
+served     what `inference.predict` runs for each look: norms folded away, channels last, in batches
 batched    channels-last, in batches, without autograd's records
 half       as batched, convolutions in bfloat16
 compiled   as batched (on a GPU as half) and compiled by torch; on a GPU captured as a graph
-onnx       ONNX Runtime on the CPU
+onnx       ONNX Runtime on the CPU, float32
+int8       as served, with ONNX Runtime on the CPU computing the maps in int8, as `compress --method int8` has them
 """
 
 from __future__ import annotations
 
 import io
+import tempfile
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TypeAlias
 
 import torch
@@ -20,11 +24,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inference.networks import hybridmednet
+from inference.networks.graph_network import Graph, GraphNetwork
 from inference.networks.hybridmednet import HybridMedNet
+from inference.networks.serving import as_served
+from inference.training.quantisation import quantised
 
 Scores: TypeAlias = tuple[Tensor, Tensor, Tensor]
 Form: TypeAlias = Callable[[Tensor], Scores]
 _OPSET = 18
+_RANGED = 8
+"""Images of noise on which the ranges of int8 are found: its speed is that on X-rays, its answers are not."""
 
 
 class _Flat(nn.Module):
@@ -51,6 +60,11 @@ def plain(network: HybridMedNet, device: torch.device, _size: int) -> Form:
         return coarse, fine, segmentation
 
     return run
+
+
+def served(network: HybridMedNet, device: torch.device, _size: int) -> Form:
+    """Show all images at once to the network as it serves."""
+    return _running(_Flat(as_served(network.to(device))), device, nullcontext)
 
 
 def batched(network: HybridMedNet, device: torch.device, _size: int) -> Form:
@@ -88,13 +102,33 @@ def onnx(network: HybridMedNet, device: torch.device, size: int) -> Form:
     return run
 
 
+def int8(network: HybridMedNet, device: torch.device, size: int) -> Form:
+    """As `served`, in int8; a bundle in int8 as it is."""
+    if device.type != "cpu":
+        raise ValueError("the form int8 is for the CPU")
+    if isinstance(network, GraphNetwork):
+        return served(network, device, size)
+    noise = torch.rand(_RANGED, 1, size, size, generator=torch.Generator().manual_seed(2))
+    with tempfile.TemporaryDirectory() as scratch:
+        graphs = quantised(network, noise, size, Path(scratch))
+    opened = (Graph(content, Path("int8.onnx")) for content in graphs)
+    return served(GraphNetwork(network, *opened).eval(), device, size)
+
+
 FORMS: dict[str, Callable[[HybridMedNet, torch.device, int], Form]] = {
     "plain": plain,
+    "served": served,
     "batched": batched,
     "half": half,
     "compiled": compiled,
     "onnx": onnx,
+    "int8": int8,
 }
+
+
+def at_once(form: str, batch: int) -> int:
+    """Return how many images of a batch the form shows the network together."""
+    return 1 if form == "plain" else batch
 
 
 def exported(network: HybridMedNet, size: int) -> bytes:

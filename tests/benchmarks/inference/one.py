@@ -19,7 +19,7 @@ from torch import Tensor
 
 from inference.networks.weights import load_network
 from inference.predict import PreparedImage
-from tests.benchmarks.inference import forms
+from tests.benchmarks.inference import forms, serving
 from tests.benchmarks.inference.forms import FORMS, Scores
 from tests.benchmarks.inference.serving import WAYS, Said, open_bundle
 
@@ -51,14 +51,20 @@ class Request:
 class Measured:
     """What was."""
 
+    part: str
     form: str
+    at_once: int
+    """Images that the network was shown together: where batches larger than these are asked for, in parts."""
     per_second: float
     p50_ms: float
     p95_ms: float
     first_s: float
     """Until the first answers, at batch 1 and in a batch: compilation, capture, allocation."""
+    single_mib: float
+    """Device memory that torch allocated at the most, CUDA's own context aside, from loading to the last image at batch
+    1; on the CPU resident memory above that before the network was loaded."""
     peak_mib: float
-    """Device memory, or resident memory above that before the network was loaded."""
+    """The same with the batches."""
     gap: float
     """Largest difference of a probability from that of the plain loop."""
     pixels: float
@@ -80,13 +86,13 @@ def _of_serving(asked: Request) -> Measured:
     images = [kept[index % len(kept)] for index in range(asked.count)]
     device, before = torch.device(asked.device), psutil.Process().memory_info().rss
     way = WAYS[asked.form](open_bundle(asked.bundle, asked.size), device)
-    said, figures = _timed(way, images, asked.batch, device)
-    peak = _peak(device, before)
+    said, figures = _timed(way, images, asked.batch, device, before)
     answers = _expected(asked, list(said))
     pairs = [(one, other) for one, other in zip(said, answers, strict=True) if one is not None and other is not None]
     return Measured(
+        part=asked.part,
         form=asked.form,
-        peak_mib=peak / _MIB,
+        at_once=serving.at_once(asked.form, asked.batch),
         gap=max((float(abs(one.probabilities - other.probabilities).max()) for one, other in pairs), default=0.0),
         pixels=max((float((one.lungs != other.lungs).mean()) for one, other in pairs), default=0.0),
         withheld=sum(one is None for one in said),
@@ -102,11 +108,18 @@ def _of_network(asked: Request) -> Measured:
     def shown(parts: Sequence[Tensor]) -> list[Scores]:
         return [form(torch.stack(list(parts)))]
 
-    (said,), figures = _timed(shown, list(images), asked.batch, device)
-    peak = _peak(device, before)
+    (said,), figures = _timed(shown, list(images), asked.batch, device, before)
     plainly = forms.plain(load_network(open_bundle(asked.bundle), torch.device("cpu")), torch.device("cpu"), asked.size)
     expected = plainly(images[: asked.batch])
-    return Measured(form=asked.form, peak_mib=peak / _MIB, gap=_gap(said, expected), pixels=0.0, withheld=0, **figures)
+    return Measured(
+        part=asked.part,
+        form=asked.form,
+        at_once=forms.at_once(asked.form, asked.batch),
+        gap=_gap(said, expected),
+        pixels=0.0,
+        withheld=0,
+        **figures,
+    )
 
 
 def _expected(asked: Request, said: list[Said | None]) -> list[Said | None]:
@@ -121,15 +134,28 @@ def _expected(asked: Request, said: list[Said | None]) -> list[Said | None]:
 
 
 def _timed(
-    run: Callable[[Sequence[T]], Sequence[object]], images: Sequence[T], batch: int, device: torch.device
+    run: Callable[[Sequence[T]], Sequence[object]],
+    images: Sequence[T],
+    batch: int,
+    device: torch.device,
+    before: int,
 ) -> tuple[list, dict[str, float]]:
-    """Return the answers to the first batch, and the figures of time."""
+    """Return the answers to the first batch, and the figures of time and memory.
+
+    Images go alone first: memory at batch 1 cannot be told once there were batches.
+
+    Parameters
+    ----------
+    before
+        Resident bytes before the network was loaded.
+    """
+    first_s = _took_s(run, images[:1], device)
+    latencies = [_took_s(run, [image], device) for image in images]
+    single = _peak(device, before)
     began = time.perf_counter()
     said = list(run(images[:batch]))
-    run(images[:1])
     _wait(device)
-    first_s = time.perf_counter() - began
-    latencies = [_took_s(run, [image], device) for image in images]
+    first_s += time.perf_counter() - began
     whole = [images[first : first + batch] for first in range(0, len(images) - batch + 1, batch)]
     # By the median batch: other work on the machine spoils some, not half of them.
     took_s = statistics.median(_took_s(run, part, device) for part in whole)
@@ -138,6 +164,8 @@ def _timed(
         "p50_ms": 1000 * statistics.median(latencies),
         "p95_ms": 1000 * statistics.quantiles(latencies, n=20)[-1],
         "first_s": first_s,
+        "single_mib": single / _MIB,
+        "peak_mib": _peak(device, before) / _MIB,
     }
 
 

@@ -109,6 +109,11 @@ WAYS: dict[str, Callable[[Bundle, torch.device], Way]] = {
 }
 
 
+def at_once(way: str, batch: int) -> int:
+    """Return how many images of a batch the way evaluates together: what serves, no more than for a worker."""
+    return 1 if way == "plain" else min(batch, Predictor.most_at_once)
+
+
 def _served(predictor: Predictor) -> Way:
     def run(images: Sequence[PreparedImage]) -> list[Said | None]:
         outcomes = predictor.run_many([Prepared((image,)) for image in images])

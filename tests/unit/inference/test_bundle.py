@@ -85,6 +85,21 @@ def test_reading_a_bundle_needs_no_torch() -> None:
         ('file = "weights.safetensors"', 'file = "../weights.safetensors"', r"weights\.file: must lie in"),
         ('file = "weights.safetensors"', 'file = "other.safetensors"', r"weights\.file: cannot be read"),
         ("format = 1", "format = ", "cannot be read"),
+        (
+            'backbone = "resnet18"',
+            'backbone = "resnet19"',
+            "network.backbone: 'resnet19' is none of resnet10",
+        ),
+        ('kind = "hybridmednet"', 'kind = "unet"', "network.kind: 'unet' is none of hybridmednet, torchscript"),
+        ('kind = "hybridmednet"', 'kind = "hybridmednet3d"', "network.kind: 'hybridmednet3d' is none of .* the images"),
+        ("[network]", "[network]\ninputs = 2", r"network\.inputs: must be 1, is 2: \[input\] gives one image"),
+        ("[network]", "[network]\ndepth = 3", r"network\.depth: unknown field; there are backbone"),
+        ("width = 24", 'width = "24"', "network.width: must be a whole number, is '24'"),
+        ("width = 24", "width = 20", "network.width: must be a multiple of 8, is 20"),
+        ("scales = [1.0", 'scales = ["1.0"', "network.scales: must be an array, each a number"),
+        ("scales = [1.0", "scales = [0.9", "network.scales: the first must be 1"),
+        ("[network]", "[network]\nalignment = 1", "network.alignment: must be true or false, is 1"),
+        ("dropout = 0.2", "dropout = 1.0", "network.dropout: must lie within 0 and 1, is 1.0"),
     ],
 )
 def test_a_wrong_field_is_named(copied: Path, old: str, new: str, named: str) -> None:
@@ -92,6 +107,24 @@ def test_a_wrong_field_is_named(copied: Path, old: str, new: str, named: str) ->
     _replace(copied, old, new)
 
     with pytest.raises(BundleError, match=rf"bundle\.toml: ?{named}"):
+        load_bundle(copied)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ('convolution = "hybrid"', 'convolution = "dense"', "network.convolution: 'dense' is none of hybrid, full"),
+        ("stem = [1, 2, 2]", "stem = [1, 2]", r"network\.stem: must be an array of 3, is \[1, 2\]"),
+        ("widths = [24, 48, 64, 96]", "widths = [24, 48, 64]", "network.strides: must be 2 for these widths"),
+        ("patch = [16, 80, 80]", "patch = [16, 80, 81]", r"input\.patch: must be multiples of \[8, 16, 16\]"),
+    ],
+)
+def test_a_wrong_network_for_volumes_is_named(tmp_path: Path, old: str, new: str, named: str) -> None:
+    """As that for images, when the bundle is loaded."""
+    copied = Path(shutil.copytree(default_bundle_dir() / "ct-lung", tmp_path / "ct-lung"))
+    _replace(copied, old, new)
+
+    with pytest.raises(BundleError, match=rf"bundle\.toml: {named}"):
         load_bundle(copied)
 
 

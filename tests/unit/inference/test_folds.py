@@ -52,7 +52,7 @@ def test_a_flat_head_gives_the_probabilities_of_one_softmax() -> None:
     head = FlatHead(6, (0, 1, 1)).eval()
     levels = [torch.randn(4, 1, 3, 3) for _ in range(3)]
 
-    logits = head(levels)
+    logits = head(levels).classes
     said = hierarchical_log_probabilities(logits, (0, 1, 1))
 
     expected = torch.softmax(logits.fine, dim=1)

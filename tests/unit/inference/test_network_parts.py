@@ -5,18 +5,32 @@ import torch
 from torch import Tensor, nn
 
 from inference.networks.alignment import Alignment, moved, with_spread_of
-from inference.networks.backbone import BACKBONES, build_backbone
+from inference.networks.attention import SqueezeExcitation
+from inference.networks.backbone import build_backbone
 from inference.networks.cross_scale_attention import CrossScaleAttention
+from inference.networks.decoder import SegmentationDecoder
 from inference.networks.dynamic_convolution import DynamicConvolution
 from inference.networks.experts import ExpertHead, unevenness
 from inference.networks.fusion import FUSIONS, HybridFusion
+from inference.networks.heads import FreeHeads, HierarchicalHeads, hierarchical_log_probabilities
 from inference.networks.hrnet import FuseLayer
+from inference.networks.hybrid_convolution import CONVOLUTIONS
 from inference.networks.local_global import LocalGlobalFusion
+from inference.networks.parts import ATTENTION_NAMES, BACKBONES, CONVOLUTION_NAMES, FUSION_NAMES
 from inference.networks.scale_attention import ATTENTIONS, JointAttention, MixedAttention, SummedAttention
 
 
 def _random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_names_that_are_checked_without_torch_are_those_of_the_parts() -> None:
+    """What the `[network]` table may name is what can be built."""
+    assert (tuple(ATTENTIONS), tuple(FUSIONS), tuple(CONVOLUTIONS)) == (
+        ATTENTION_NAMES,
+        FUSION_NAMES,
+        CONVOLUTION_NAMES,
+    )
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -76,6 +90,25 @@ def test_attention_adds_between_nothing_and_twice_the_level(name: str) -> None:
         assert ratio.min() >= 1
         assert ratio.max() <= 3
         assert torch.equal(result, level) == (name == "none")
+
+
+def test_squeeze_and_excitation_follows_its_equation() -> None:
+    """Each channel is multiplied by its weight, sigmoid(W2 relu(W1 z)) of the means z over the places."""
+    attention, features = SqueezeExcitation(2), torch.empty(1, 2, 2, 2)
+    features[0, 0], features[0, 1] = torch.tensor([[1.0, 3.0], [2.0, 2.0]]), torch.tensor([[-4.0, 2.0], [-1.0, -1.0]])
+    first, second = attention.excite[0], attention.excite[2]
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 1.0], [0.0, -1.0]]))
+        first.bias.copy_(torch.tensor([0.0, 0.0, 0.5, 0.0]))
+        second.weight.copy_(torch.tensor([[1.0, 5.0, 0.0, -1.0], [0.0, 5.0, 2.0, 0.5]]))
+        second.bias.copy_(torch.tensor([0.0, -1.0]))
+
+    weights = attention.weights(features)
+
+    # z = (2, -1); relu(W1 z + b1) = (2, 0, 0.5, 1); W2 (2, 0, 0.5, 1) + b2 = (2 - 1, 1 + 0.5 - 1) = (1, 0.5).
+    expected = torch.sigmoid(torch.tensor([1.0, 0.5]))[None, :, None, None]
+    assert torch.allclose(weights, expected, atol=1e-6)
+    assert torch.allclose(attention(features), features * expected, atol=1e-6)
 
 
 def test_joint_attention_is_the_sigmoid_of_summed_scores() -> None:
@@ -189,6 +222,96 @@ def test_experts_are_weighed_by_the_sample() -> None:
     assert torch.allclose(mixture.sum(dim=1), torch.ones(5))
     assert unevenness(torch.full((5, 4), 0.25)) == 0
     assert torch.isclose(unevenness(torch.eye(4)[:1]), torch.tensor(3.0))
+
+
+def test_free_heads_answer_the_fine_softmax_and_its_sums() -> None:
+    """What they answer is one softmax and its sums over children; the coarse softmax stands beside it."""
+    torch.manual_seed(0)
+    heads = FreeHeads(6, (0, 1, 1)).eval()
+
+    said = heads([_random(4, 1, 3, 3, seed=seed) for seed in range(3)])
+
+    answer = hierarchical_log_probabilities(said.classes, (0, 1, 1))
+    expected = torch.softmax(said.classes.fine, dim=1)
+    assert torch.allclose(answer.fine.exp(), expected, atol=1e-6)
+    assert torch.allclose(answer.coarse.exp()[:, 1], expected[:, 1:].sum(dim=1), atol=1e-6)
+    assert said.coarse_alone is not None
+    assert (torch.softmax(said.coarse_alone, dim=1) - answer.coarse.exp()).abs().max() > 1e-2
+
+
+def test_heads_tell_the_mixtures_that_they_scored_by() -> None:
+    """One of each head of several experts, those of this very pass: what is dropped is dropped from both."""
+    torch.manual_seed(0)
+    heads, levels = (
+        HierarchicalHeads(6, 2, 3, dropout=0.5, experts=4),
+        [_random(5, 1, 3, 3, seed=each) for each in range(3)],
+    )
+    seen: list[Tensor] = []
+    heads.drop.register_forward_hook(lambda *passed: seen.append(passed[2]))
+
+    said = heads(levels)
+
+    assert torch.equal(said.mixtures[0], heads.coarse.mixture(seen[0]))
+    assert torch.equal(said.mixtures[1], heads.fine.mixture(seen[0]))
+    assert HierarchicalHeads(6, 2, 3)(levels).mixtures == ()
+
+
+def test_the_decoder_classifies_the_sum_of_the_lifted_levels() -> None:
+    """Each level is convolved, cut at zero and enlarged to the finest grid; all count alike."""
+    decoder = SegmentationDecoder(channels=8, levels=3, classes=8, width=8).eval()
+    for lift in decoder.lift:
+        nn.init.dirac_(lift[0].weight)
+    nn.init.dirac_(decoder.classify.weight)
+    nn.init.zeros_(decoder.classify.bias)
+    levels = [_random(2, 8, 8, 12), _random(2, 8, 4, 6, seed=1), _random(2, 8, 2, 3, seed=2)]
+
+    scores = decoder(levels, (8, 12))
+
+    enlarged = [nn.functional.interpolate(level.relu(), size=(8, 12), mode="bilinear") for level in levels]
+    assert torch.allclose(scores, enlarged[0] + enlarged[1] + enlarged[2], atol=1e-4)
+    flat = decoder(
+        [torch.full_like(level, value) for level, value in zip(levels, (1.0, 2.5, -4.0), strict=True)], (16, 24)
+    )
+    assert torch.allclose(flat, torch.tensor(3.5), atol=1e-4)
+
+
+def test_the_second_input_is_asked_by_scaled_dot_products() -> None:
+    """softmax(Q K^T / sqrt(d)) V for each head, of tokens with their position; then the heads are mixed."""
+    torch.manual_seed(0)
+    attention = CrossScaleAttention(8, heads=2, grid=(3, 4)).eval()
+    nn.init.normal_(attention.position)
+    nn.init.normal_(attention.attend.in_proj_bias)
+    first, second = _random(2, 8, 3, 4), _random(2, 8, 3, 4, seed=1)
+
+    heard = attention.answers(first, second)
+
+    asked, told = ((each + attention.position).flatten(2).transpose(1, 2) for each in (first, second))  # (B, 12, 8)
+    asked, told = attention.ask_norm(asked), attention.answer_norm(told)
+    weights, biases = attention.attend.in_proj_weight.chunk(3), attention.attend.in_proj_bias.chunk(3)
+    query, key, value = (
+        (tokens @ weight.T + bias).unflatten(2, (2, 4)).transpose(1, 2)  # (B, heads, 12, 4)
+        for tokens, weight, bias in zip((asked, told, told), weights, biases, strict=True)
+    )
+    mixed = torch.softmax(query @ key.transpose(2, 3) / 4**0.5, dim=3) @ value  # (B, heads, 12, 4)
+    expected = attention.attend.out_proj(mixed.transpose(1, 2).flatten(2)).transpose(1, 2).reshape(first.shape)
+    assert torch.allclose(heard, expected, atol=1e-5)
+
+
+def test_each_group_of_the_fusing_convolution_sees_both_inputs() -> None:
+    """A group's channels are convolved from its share of the first input and its share of the answers."""
+    torch.manual_seed(0)
+    attention = CrossScaleAttention(8, groups=4).eval()
+    first, second = _random(1, 8, 5, 5), _random(1, 8, 5, 5, seed=1)
+    heard = attention.answers(first, second)
+
+    fused = attention(first, second)
+
+    weight, bias = attention.fuse.weight, attention.fuse.bias
+    assert bias is not None and weight.shape == (8, 4, 3, 3)
+    for own in (slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8)):
+        both = torch.cat([first[:, own], heard[:, own]], dim=1)
+        added = nn.functional.conv2d(both, weight[own], bias[own], padding=1)
+        assert torch.allclose(fused[:, own], first[:, own] + added, atol=1e-5)
 
 
 def test_masked_places_of_the_second_input_say_nothing() -> None:

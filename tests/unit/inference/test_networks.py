@@ -178,7 +178,7 @@ def test_heads_pool_means_and_maxima_of_all_levels() -> None:
 
     pooled = torch.cat([part.mean(dim=2) for part in flat] + [part.max(dim=2).values for part in flat], dim=1)
 
-    assert torch.allclose(heads(levels).coarse, heads.coarse(pooled), atol=1e-6)
+    assert torch.allclose(heads(levels).classes.coarse, heads.coarse(pooled), atol=1e-6)
 
 
 def test_the_decoder_scores_every_pixel() -> None:
@@ -224,6 +224,7 @@ def test_training_reaches_every_parameter() -> None:
         ({"scales": [0.5, 1.0]}, "network.scales"),
         ({"depth": 3}, "network.depth"),
         ({"width": 4}, "network.width"),
+        ({"hierarchy": "loose"}, "network.hierarchy"),
     ],
 )
 def test_a_wrong_network_table_is_named(table: dict[str, object], field: str) -> None:

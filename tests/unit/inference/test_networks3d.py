@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from inference.networks.config3d import HybridMedNet3dConfig
 from inference.networks.decoder3d import SegmentationDecoder3d
 from inference.networks.encoder3d import ResidualBlock3d, ResidualEncoder3d
 from inference.networks.hybrid_convolution import CONVOLUTIONS, HybridConvolution, full_convolution
-from inference.networks.hybridmednet3d import HybridMedNet3d, HybridMedNet3dConfig
+from inference.networks.hybridmednet3d import HybridMedNet3d
 
 _STRIDES = ((1, 2, 2), (2, 2, 2))
 

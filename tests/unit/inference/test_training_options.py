@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from inference.errors import BundleError
 from inference.networks.config import HybridMedNetConfig
+from inference.networks.experts import unevenness
 from inference.networks.hybridmednet import HybridMedNet
 from inference.training.augmentation import AugmentationConfig, RandomViews
 from inference.training.clahe import equalised
@@ -25,7 +27,7 @@ from inference.training.data import Images
 from inference.training.distillation import softened_divergence
 from inference.training.elastic import bend, displacement
 from inference.training.loop import LoopConfig, Task, fit
-from inference.training.losses import LossConfig, smoothed_nll
+from inference.training.losses import PARTS, LossConfig, consistency_loss, hybrid_loss, smoothed_nll
 from inference.training.precision import Precision
 from inference.training.progress import Progress
 from inference.training.run_log import RUN_FILE, RunLog
@@ -146,6 +148,57 @@ def test_a_student_that_says_the_same_has_nothing_to_learn() -> None:
     assert student.grad is not None and torch.allclose(student.grad, 3.0 * gap, atol=1e-5)
 
 
+def _levels(coarse: list[float], fine: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.tensor([coarse], dtype=torch.float64).log(), torch.tensor([fine], dtype=torch.float64).log()
+
+
+@pytest.mark.parametrize(
+    ("coarse", "fine", "expected"),
+    [
+        ([0.3, 0.7], [0.3, 0.6, 0.1], 0.0),
+        ([0.5, 0.5], [0.2, 0.3, 0.5], 0.5 * math.log(0.5 / 0.2) + 0.5 * math.log(0.5 / 0.8)),
+        ([0.9, 0.1], [0.6, 0.4, 0.0], 0.9 * math.log(0.9 / 0.6) + 0.1 * math.log(0.1 / 0.4)),
+    ],
+)
+def test_consistency_is_the_divergence_of_coarse_from_summed_fine(
+    coarse: list[float], fine: list[float], expected: float
+) -> None:
+    """KL(coarse || fine summed over the children), by hand: 0 where they agree, also where a fine probability is 0."""
+    assert float(consistency_loss(*_levels(coarse, fine), (0, 1, 1))) == pytest.approx(expected, abs=1e-12)
+
+
+def test_consistency_stays_finite_where_the_levels_are_certain_of_the_opposite() -> None:
+    """With scores of 200 the loss is their distance, and its gradient a number."""
+    coarse = torch.tensor([[200.0, 0.0]], requires_grad=True)
+    fine = torch.tensor([[0.0, 200.0, 0.0]], requires_grad=True)
+
+    loss = consistency_loss(torch.log_softmax(coarse, dim=1), torch.log_softmax(fine, dim=1), (0, 1, 1))
+    loss.backward()
+
+    assert float(loss.detach()) == pytest.approx(200, rel=1e-5)
+    for scores in (coarse, fine):
+        assert scores.grad is not None and bool(torch.isfinite(scores.grad).all())
+
+
+def test_consistency_moves_both_levels_towards_each_other() -> None:
+    """Down its gradient the coarse probability falls, the summed fine one rises, until they meet in between."""
+    coarse = torch.tensor([[2.0, 0.0]], requires_grad=True)
+    fine = torch.tensor([[-1.0, 0.5, 0.0]], requires_grad=True)
+    optimizer = torch.optim.SGD([coarse, fine], lr=0.5)
+
+    said = []
+    for _ in range(200):
+        levels = torch.log_softmax(coarse, dim=1), torch.log_softmax(fine, dim=1)
+        said.append((float(levels[0].detach().exp()[0, 0]), float(levels[1].detach().exp()[0, 0])))
+        optimizer.zero_grad()
+        consistency_loss(*levels, (0, 1, 1)).backward()
+        optimizer.step()
+
+    assert said[0][1] < said[1][1] < said[1][0] < said[0][0]
+    assert said[-1][0] == pytest.approx(said[-1][1], abs=1e-3)
+    assert said[0][1] < said[-1][0] < said[0][0]
+
+
 def test_an_even_histogram_is_left_as_it_is() -> None:
     """A ramp of all grey values in every tile: equalisation changes nothing, whatever the limit."""
     tile = torch.linspace(0, 1 - 1 / 256, 256).view(16, 16)
@@ -242,9 +295,16 @@ def _images(count: int = 12) -> Images:
 def _network(seed: int) -> HybridMedNet:
     torch.manual_seed(seed)
     config = HybridMedNetConfig(
-        backbone="resnet10", width=8, channels=8, decoder_width=8, scales=(1.0, 0.5), checkpointing=True
+        backbone="resnet10",
+        width=8,
+        channels=8,
+        decoder_width=8,
+        scales=(1.0, 0.5),
+        experts=3,
+        hierarchy="free",
+        checkpointing=True,
     )
-    return HybridMedNet(config, 2, 3, 3)
+    return HybridMedNet(config, 2, 3, 3, (0, 1, 1))
 
 
 def _task(precision: str) -> Task:
@@ -261,6 +321,8 @@ def _task(precision: str) -> Task:
             contrastive=0.2,
             contrastive_hardness=1.0,
             distillation=0.5,
+            consistency=0.3,
+            evenness=0.1,
             learned_weights=True,
         ),
         seed=5,
@@ -274,9 +336,10 @@ class _Killed(Exception):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_killed_run_with_every_option_ends_with_the_same_weights(tmp_path: Path, precision: str) -> None:
-    """Mixed precision, balance, all losses, learnt weights and a teacher: resumed is as never interrupted."""
+    """Mixed precision, balance, all losses, learnt weights, a teacher, and one of two is watched: no bit differs."""
     seen: list[Progress] = []
-    whole = fit(_network(1), _task(precision), tmp_path / "whole.pt", device=_CPU, report=seen.append)
+    watched = replace(_task(precision), watch=lambda _: {"coarse_auc": 0.5})
+    whole = fit(_network(1), watched, tmp_path / "whole.pt", device=_CPU, report=seen.append)
 
     def kill(step: Progress) -> None:
         if step.epoch == 2:
@@ -286,11 +349,50 @@ def test_a_killed_run_with_every_option_ends_with_the_same_weights(tmp_path: Pat
         fit(_network(1), _task(precision), tmp_path / "cut.pt", device=_CPU, report=kill)
     resumed = fit(_network(2), _task(precision), tmp_path / "cut.pt", device=_CPU, report=lambda _: None)
 
-    assert {"contrastive", "distillation", "segmentation"} <= seen[-1].figures.keys()
+    assert seen[-1].figures.keys() == {"total", "coarse_auc", *PARTS}
+    assert seen[-1].logged.keys() == {"learning_rate", "gradient_norm", *(f"weight_{name}" for name in PARTS)}
     assert all(math.isfinite(value) for value in seen[-1].figures.values())
     assert all(torch.equal(one, other) for one, other in zip(whole.parameters(), resumed.parameters(), strict=True))
     states = [torch.load(tmp_path / name, weights_only=True)["task_weights"]["raw"] for name in ("whole.pt", "cut.pt")]
     assert torch.equal(*states) and bool((states[0] != 0).all())
+
+
+def test_evenness_counts_the_views_that_teach() -> None:
+    """It is the mean over the heads of the unevenness of those views' mixtures; of one linear layer there is none."""
+    task, config = _task("float32"), LossConfig(evenness=1.0)
+    batch = RandomViews(task.images, 1.1, AugmentationConfig(whole_share=0.5)).batch(
+        np.arange(6), 32, np.random.default_rng(1)
+    )
+    output = _network(1).train()(batch.image)
+    assert 0 < int(batch.is_classified.sum()) < 6
+
+    found = hybrid_loss(output, batch, task.parents, config).evenness
+    none = hybrid_loss(output._replace(mixtures=()), batch, task.parents, config).evenness
+
+    expected = sum(unevenness(mixture[batch.is_classified]) for mixture in output.mixtures) / 2
+    assert float(found.detach()) == pytest.approx(float(torch.as_tensor(expected).detach()))
+    assert float(found.detach()) > 0 == float(none.detach())
+
+
+def test_with_the_weight_experts_are_used_more_evenly(tmp_path: Path) -> None:
+    """Heads that begin with a favourite: after the same steps it is the favourite less where evenness weighs."""
+    images = torch.from_numpy(_images().grey)[:, None, :32, :32].float() / 255
+
+    def learnt(evenness: float) -> float:
+        network = _network(1)
+        for head in (network.heads.coarse, network.heads.fine):
+            torch.nn.init.constant_(head.gate.bias[:1], 2.0)
+        loop = LoopConfig(cycles=(8,), batch_size=6, small_epochs=0, learning_rate=0.02, average_decay=0.5)
+        still = AugmentationConfig(whole_share=0.0)
+        task = replace(
+            _task("float32"), loop=loop, augmentation=still, loss=LossConfig(evenness=evenness), teacher=None
+        )
+        trained = fit(network, task, tmp_path / f"{evenness}.pt", device=_CPU, report=lambda _: None)
+        with torch.no_grad():
+            mixtures = trained.train()(images).mixtures
+        return float(sum(unevenness(mixture) for mixture in mixtures))
+
+    assert learnt(1.0) < 0.5 * learnt(0.0)
 
 
 def test_options_that_are_off_leave_the_views_as_they_were() -> None:
@@ -348,11 +450,29 @@ def test_a_run_writes_its_epochs_and_goes_on_after_a_kill(tmp_path: Path) -> Non
     assert _told(tmp_path)["epochs"] == []
 
 
+def test_a_run_tells_which_weights_it_wrote(tmp_path: Path) -> None:
+    """Their digest and the figures of the stage's last epoch; what is no number is null, as JSON has it."""
+    (tmp_path / "weights.safetensors").write_bytes(b"learnt")
+    with _log(tmp_path, 1) as log:
+        log(Progress("train", 1, 1, 1, 2, {"coarse_auc": 0.5}))
+        log(Progress("train", 1, 1, 2, 2, {"coarse_auc": 0.75}, {"learning_rate": 1.25e-7, "gradient_norm": math.inf}))
+        log.wrote("train", tmp_path / "weights.safetensors")
+
+    assert _told(tmp_path)["weights"] == [
+        {
+            "stage": "train",
+            "file": "weights.safetensors",
+            "sha256": hashlib.sha256(b"learnt").hexdigest(),
+            "figures": {"coarse_auc": 0.75, "learning_rate": 1.25e-7, "gradient_norm": None},
+        }
+    ]
+
+
 def test_tensorboard_reads_the_same_figures(tmp_path: Path) -> None:
-    """TensorBoard's own reader finds each epoch's loss."""
+    """TensorBoard's own reader finds each epoch's loss, and what the log alone is told."""
     with _log(tmp_path, 1) as log:
         for epoch, total in ((1, 2.0), (2, 0.5)):
-            log(Progress("train", 1, 1, epoch, 2, {"total": total}))
+            log(Progress("train", 1, 1, epoch, 2, {"total": total}, {"learning_rate": total / 4}))
 
     from tensorboard.backend.event_processing.event_accumulator import (  # noqa: PLC0415 # slow to import
         EventAccumulator,
@@ -361,3 +481,4 @@ def test_tensorboard_reads_the_same_figures(tmp_path: Path) -> None:
     read = EventAccumulator(str(tmp_path / "logs"))
     read.Reload()
     assert [(one.step, one.value) for one in read.Scalars("train/total")] == [(1, 2.0), (2, 0.5)]
+    assert [one.value for one in read.Scalars("train/learning_rate")] == [0.5, 0.125]
