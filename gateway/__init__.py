@@ -33,6 +33,7 @@ store/              the database
 web/                HTTP: FHIR mounted, DICOMweb, worklist and study pages, viewer, sign-in, health, metrics
 services.py         roles, heartbeats, counters
 supervisor.py       `serve`: roles as processes, restarted with back-off, drained on SIGTERM
+pulse.py            a process's sign of life, to the supervisor or systemd
 viewer.py           OHIF: its package fetched, checked, unpacked
 doctor.py           checks every part and says what to do; access_state.py  what it says of access over HTTP
 tls.py              TLS contexts for HTTP and DICOM, from files that may change
@@ -40,7 +41,7 @@ secure_channel.py   DICOM over TLS: handshakes of callers, contexts for those wh
 admission.py        who may associate, from where, with which certificate, what for and how fast
 audit/              who did what: journal, hash chain, audit messages of DICOM, syslog, what makes AuditEvents
 retention/          studies that have had their time are removed
-privacy/            objects without the patient, for research destinations
+privacy/            objects without the patient, for research destinations; back from a pseudonym
 scope.py            SMART scopes (pure)
 health.py           whether the roles of this host live
 care/               backup and restore, evidence of a study, support without patient data

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gateway.config.peers import Peer, Right
+from gateway.config.peers import SENDER, Peer, Right
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,13 @@ class Refusal:
 
 _PERMANENT, _TRANSIENT = 1, 2
 _SERVICE_USER, _PRESENTATION = 1, 3
-_CALLING_AE_NOT_RECOGNISED, _LOCAL_LIMIT = 3, 2
+_CALLING_AE_NOT_RECOGNISED, _CALLED_AE_NOT_RECOGNISED, _LOCAL_LIMIT = 3, 7, 2
 _MOST_WAITING = 1000
 """Instances that may wait for their turn: one for each association that the settings allow."""
 
 
+_UNKNOWN_CALLING = Refusal(_PERMANENT, _SERVICE_USER, _CALLING_AE_NOT_RECOGNISED, "calling AE")
+_UNKNOWN_CALLED = Refusal(_PERMANENT, _SERVICE_USER, _CALLED_AE_NOT_RECOGNISED, "called AE")
 TOO_MANY = Refusal(_TRANSIENT, _PRESENTATION, _LOCAL_LIMIT, "too many associations")
 TOO_MANY_OF_TITLE = Refusal(_TRANSIENT, _PRESENTATION, _LOCAL_LIMIT, "too many associations of this AE title")
 
@@ -56,6 +58,13 @@ def certificate_names(channel: object) -> frozenset[str] | None:
     return frozenset(names)
 
 
+def unknown_title(calling_ae: str, allowed_aes: Collection[str], called_ae: str, own_ae: str) -> Refusal | None:
+    """Return which AE title is not known here; allowed ones that are empty are all."""
+    if allowed_aes and calling_ae not in allowed_aes:
+        return _UNKNOWN_CALLING
+    return None if called_ae == own_ae else _UNKNOWN_CALLED
+
+
 class Admission:
     """The rules.
 
@@ -64,11 +73,14 @@ class Admission:
     peers
         Whom we know; empty: everybody.
     certificates
-        Name of a certificate -> AE titles, as in the settings; empty: any.
+        Name of a certificate -> AE titles, as in the settings; a title that stands here comes with its certificate or
+        not at all. Empty: any.
     classes
         What each right opens: SOP Class UIDs.
     turns
         Where the turns of an AE title are counted; a table that processes share makes its pace that of all of them.
+    without_patient
+        AE titles that get nothing that names a patient, whatever their peer may.
     """
 
     def __init__(
@@ -77,10 +89,13 @@ class Admission:
         certificates: Mapping[str, Sequence[str]] | None = None,
         classes: Mapping[Right, Collection[str]] | None = None,
         turns: Callable[[str], Turns] = lambda _title: OwnTurns(),
+        without_patient: Collection[str] = (),
     ) -> None:
         self._peers = {peer.ae_title: peer for peer in peers}
         self._certificates = dict(certificates or {})
-        self._classes = dict(classes or {})
+        self._proven = frozenset(title for titles in self._certificates.values() for title in titles)
+        self._classes = {right: frozenset(uids) for right, uids in (classes or {}).items()}
+        self._without_patient = frozenset(without_patient)
         self._paces = {
             peer.ae_title: Pace(peer.max_instances_per_s, turns(peer.ae_title))
             for peer in peers
@@ -89,7 +104,14 @@ class Admission:
         self.max_associations = {
             peer.ae_title: peer.max_associations for peer in peers if peer.max_associations is not None
         }
-        """AE title -> associations at once; who is not in it has no limit but the one that holds for all."""
+        """AE title -> associations at once from an address; who is not in it has no limit but the one for all.
+
+        Of each address, because a title is a name that anybody can use: who borrows it takes no place of its owner.
+        """
+
+    def may_come(self, address: str) -> bool:
+        """Say whether any peer comes from an address, before it has said who it is."""
+        return not self._peers or any(peer.comes_from(address) for peer in self._peers.values())
 
     def refusal(self, calling_ae: str, address: str, names: Collection[str] | None) -> Refusal | None:
         """Return why a peer may not associate; None where it may.
@@ -99,6 +121,8 @@ class Admission:
         names
             Of its certificate, `certificate_names`; None: it showed none, or comes without TLS.
         """
+        if names is None and calling_ae in self._proven:
+            return _unknown("AE title comes without its certificate")
         if names is not None and self._certificates:
             titles = {title for name in names for title in self._certificates.get(name, ())}
             if calling_ae not in titles:
@@ -107,18 +131,32 @@ class Admission:
             return None
         peer = self._peers.get(calling_ae)
         if peer is None:
-            return _unknown("calling AE")
+            return _UNKNOWN_CALLING
         if not peer.comes_from(address):
             return _unknown("address is not one of this AE title")
         return None
 
     def forbidden(self, calling_ae: str) -> frozenset[str]:
         """Return the SOP classes that a peer may not use."""
-        peer = self._peers.get(calling_ae)
-        if peer is None:
-            return frozenset()
-        closed = [set(uids) for right, uids in self._classes.items() if right not in peer.may]
+        rights = self._rights(calling_ae)
+        closed = [set(uids) for right, uids in self._classes.items() if right not in rights]
         return frozenset().union(*closed)
+
+    def refused_rights(self, calling_ae: str, proposed: Collection[str]) -> list[Right]:
+        """Return the rights that a peer lacks for SOP classes that it proposes."""
+        lacking = self._classes.keys() - self._rights(calling_ae)
+        return sorted(right for right in lacking if not self._classes[right].isdisjoint(proposed))
+
+    def advice(self, calling_ae: str) -> str:
+        """Return what an operator does where a peer should have had a right."""
+        if calling_ae in self._without_patient:
+            return "the title of a destination with deidentify gets nothing that names a patient"
+        return "name the title in [[peers]], with these rights in `may`"
+
+    def _rights(self, calling_ae: str) -> set[Right]:
+        peer = self._peers.get(calling_ae)
+        rights = set(self._classes) if peer is None else set(peer.may)
+        return rights & set(SENDER) if calling_ae in self._without_patient else rights
 
     def wait(self, calling_ae: str) -> None:
         """Let a sender wait that is faster than it may be; at once for all others."""

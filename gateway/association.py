@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -14,8 +16,9 @@ from pynetdicom import ALL_TRANSFER_SYNTAXES, evt
 from pynetdicom import _config as pynetdicom_config
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 
-from gateway.admission import TOO_MANY, TOO_MANY_OF_TITLE, Admission, Refusal, certificate_names
+from gateway.admission import TOO_MANY, TOO_MANY_OF_TITLE, Admission, Refusal, certificate_names, unknown_title
 from gateway.audit.acts import refused_node
 from gateway.audit.trail import record
 from gateway.dimse_service import DimseService, DirectService, dispatchers
@@ -23,6 +26,7 @@ from gateway.errors import ConfigurationError
 from gateway.indexer import Indexer
 from gateway.receive.contexts import storage_classes, supported_contexts
 from gateway.receive.handler import PromptHandler
+from gateway.receive.lobby import Lobby
 from gateway.receive.slots import Slots
 from gateway.secure_channel import SecureChannel
 from gateway.services import Heartbeat
@@ -41,12 +45,6 @@ _TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.1.98",  # Encapsulated Uncompressed Explicit VR Little Endian
     *(f"1.2.840.10008.1.2.4.{process}" for process in (52, 53, 54, 55, 56, *range(58, 67))),  # retired JPEG processes
 )
-_REJECTIONS: dict[tuple[int | None, int | None], str] = {
-    (1, 3): "calling AE",
-    (1, 7): "called AE",
-    (3, 2): "too many associations",
-}
-"""Source and diagnostic of an A-ASSOCIATE-RJ (PS3.8 table 9-21) -> why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +133,9 @@ class Receiver:
         self._direct = [service for service in services if isinstance(service, DirectService)]
         self._handlers = dispatchers([service for service in services if not isinstance(service, DirectService)])
         self._services: dict[Association, StorageService] = {}
-        self._slots: Slots | None = None
-        self._slots_of_titles: dict[str, Slots] = {}
+        self._lobby = Lobby(limits.max_associations, self._admission.may_come, heartbeat.counters)
+        self._slots: dict[str | None, Slots] = {}
+        """AE title -> its places for associations; None: everybody's."""
         self._is_listening = threading.Event()
         self._port = listening.port
         self.secure_port: int | None = None
@@ -174,16 +173,14 @@ class Receiver:
     def _shared_slots(self) -> Iterator[None]:
         """Share the limits of associations with the other processes on our port."""
         data_dir, port = self._store.data_dir, self._listening.port
-        if self._listening.processes > 1:
-            self._slots = Slots(data_dir, port, self._limits.max_associations)
+        self._slots[None] = Slots(data_dir, port, self._limits.max_associations)
         for title, count in self._admission.max_associations.items():
-            self._slots_of_titles[title] = Slots(data_dir, port, count, title)
+            self._slots[title] = Slots(data_dir, port, count, title)
         try:
             yield
         finally:
-            for slots in (self._slots, *self._slots_of_titles.values()):
-                if slots is not None:
-                    slots.close()
+            for slots in self._slots.values():
+                slots.close()
 
     def _serve(self, stop: threading.Event, intake: Intake) -> None:
         servers = self._open_all(intake)
@@ -223,13 +220,10 @@ class Receiver:
         # Its handlers would format every PDU, and every query's keys and answers, for a log that nobody reads.
         pynetdicom_config.LOG_HANDLER_LEVEL = "none"
         pynetdicom_config.LOG_REQUEST_IDENTIFIERS = pynetdicom_config.LOG_RESPONSE_IDENTIFIERS = False
-        listening, limits = self._listening, self._limits
-        ae = ApplicationEntity(listening.ae_title)
+        ae, limits = ApplicationEntity(self._listening.ae_title), self._limits
         ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         ae.implementation_version_name = IMPLEMENTATION_VERSION
-        ae.require_called_aet = True
-        ae.require_calling_aet = list(listening.allowed_aes)
-        ae.maximum_associations = limits.max_associations
+        ae.maximum_associations = sys.maxsize  # it would count connections that have not negotiated
         ae.maximum_pdu_size = limits.max_pdu_bytes
         ae.acse_timeout = limits.association_timeout_s
         ae.dimse_timeout = limits.association_timeout_s
@@ -253,7 +247,7 @@ class Receiver:
                 ae.supported_contexts,
                 evt_handlers=[
                     (evt.EVT_REQUESTED, self._on_requested),
-                    (evt.EVT_REJECTED, self._on_rejected),
+                    (evt.EVT_ACCEPTED, self._on_accepted),
                     (evt.EVT_RELEASED, self._on_released),
                     (evt.EVT_ABORTED, self._on_aborted),
                     (evt.EVT_CONN_CLOSE, _on_closed),
@@ -262,7 +256,7 @@ class Receiver:
                 request_handler=PromptHandler if listening.path == "fast" else PeerHandler,
                 new_service=new_service,
                 pdu_timeout_s=limits.association_timeout_s,
-                counters=intake.counters,
+                lobby=self._lobby,
                 channel=channel,
                 is_shared=listening.processes > 1,
             )
@@ -293,7 +287,8 @@ class Receiver:
             if association.ident is not None and not association.is_alive():
                 service.end("aborted")
                 self._forget(association)
-        self._heartbeat.counters.set("hybridmed_associations_open", len(self._services))
+        is_open = [association.is_established for association in list(self._services)]
+        self._heartbeat.counters.set("hybridmed_associations_open", sum(is_open))
 
     def _drain(self) -> None:
         deadline = time.monotonic() + self._limits.drain_s
@@ -310,11 +305,15 @@ class Receiver:
         acceptor, requestor = event.assoc.acceptor, event.assoc.requestor
         if self._is_rejected(event.assoc):
             return
-        calling_ae = (requestor.primitive.calling_ae_title or "").strip() if requestor.primitive is not None else ""
+        calling_ae = _calling_ae(event.assoc)
         supported = {
             uid: self._supported[uid] for uid in self._supported.keys() - self._admission.forbidden(calling_ae)
         }
         proposed = requestor.primitive.presentation_context_definition_list if requestor.primitive is not None else []
+        refused = self._admission.refused_rights(calling_ae, {str(each.abstract_syntax) for each in proposed})
+        if refused:
+            reason = self._admission.advice(calling_ae)
+            log.warning("association.not_allowed", calling_ae=calling_ae, rights=refused, reason=reason)
         acceptor.supported_contexts = supported_contexts(
             proposed, supported, requestor.role_selection, self._storage_classes
         )
@@ -325,26 +324,28 @@ class Receiver:
         if requestor.primitive is None:
             return False
         requestor.ae_title = requestor.primitive.calling_ae_title
-        calling_ae, address = _calling_ae(association), requestor.address or ""
-        channel = getattr(association.dul.socket, "socket", None)
-        refusal = self._admission.refusal(calling_ae, address, certificate_names(channel))
-        refusal = refusal or self._no_place(association, calling_ae)
-        if refusal is None:
-            return False
-        self._reject(association, refusal)
-        return True
+        refusal = self._refusal(association, requestor.primitive) or self._no_place(association)
+        if refusal is not None:
+            self._reject(association, refusal)
+        return refusal is not None
 
-    def _no_place(self, association: Association, calling_ae: str) -> Refusal | None:
+    def _refusal(self, association: Association, request: A_ASSOCIATE) -> Refusal | None:
+        """Return what stands against an association: AE titles, certificate or address."""
+        calling_ae, who = _calling_ae(association), self._listening
+        unknown = unknown_title(calling_ae, who.allowed_aes, (request.called_ae_title or "").strip(), who.ae_title)
+        names, address = certificate_names(_channel(association)), association.requestor.address or ""
+        return unknown or self._admission.refusal(calling_ae, address, names)
+
+    def _no_place(self, association: Association) -> Refusal | None:
         """Take the places that an association needs; say what stands against it where there is none."""
-        of_title = self._slots_of_titles.get(calling_ae)
-        if of_title is not None and not of_title.take(association):
+        of_title = self._slots.get(_calling_ae(association))
+        if of_title is not None and not of_title.take(association, association.requestor.address or ""):
             return TOO_MANY_OF_TITLE
-        if self._slots is not None and not self._slots.take(association):
-            return TOO_MANY
-        return None
+        return None if self._slots[None].take(association) else TOO_MANY
 
     def _reject(self, association: Association, refusal: Refusal) -> None:
         """Answer with result, source and diagnostic (PS3.8 table 9-21)."""
+        self._give_slot_back(association)
         self._note_rejection(association, refusal.reason)
         association.acse.send_reject(refusal.result, refusal.source, refusal.diagnostic)
         association.kill()
@@ -356,12 +357,8 @@ class Receiver:
         log.warning("association.rejected", calling_ae=calling_ae, reason=reason)
         record(refused_node(calling_ae, association.requestor.address or "", reason))
 
-    def _on_rejected(self, event: evt.Event) -> None:
-        answer = event.assoc.acceptor.primitive
-        key = (answer.result_source, answer.diagnostic) if answer is not None else (None, None)
-        reason = _REJECTIONS.get(key, "other")
-        self._note_rejection(event.assoc, reason)
-        self._forget(event.assoc)
+    def _on_accepted(self, event: evt.Event) -> None:
+        self._lobby.leave(_channel(event.assoc))
 
     def _on_released(self, event: evt.Event) -> None:
         service = self._services.get(event.assoc)
@@ -380,13 +377,16 @@ class Receiver:
         self._give_slot_back(association)
 
     def _give_slot_back(self, association: Association) -> None:
-        for slots in (self._slots, *self._slots_of_titles.values()):
-            if slots is not None:
-                slots.give_back(association)
+        for slots in self._slots.values():
+            slots.give_back(association)
 
 
 def _calling_ae(association: Association) -> str:
     return (association.requestor.ae_title or "").strip()
+
+
+def _channel(association: Association) -> socket.socket | None:
+    return getattr(association.dul.socket, "socket", None)
 
 
 def _on_closed(event: evt.Event) -> None:

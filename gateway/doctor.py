@@ -20,6 +20,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined] # ma
 from gateway.access_state import look_at_access
 from gateway.calling import PromptEntity
 from gateway.config import Destination, DicomAddress, Settings
+from gateway.config.dicom_tls import DicomTls
 from gateway.disk import free_mib, read_only_folders
 from gateway.errors import GatewayError, SchemaError
 from gateway.secure_channel import ClientChannel, tls_args
@@ -67,6 +68,7 @@ def examine(examination: Examination) -> Iterable[Check]:
     yield _check_broker(settings.broker_url is not None, examination.broker_check)
     yield from _check_bundles(examination.bundles)
     yield _check_torch()
+    yield from _check_certificates(settings.dicom_tls)
     for destination in settings.destinations:
         yield _check_destination(destination, settings.ae_title, ClientChannel(settings.tls, settings.dicom_tls))
     if database.verdict == "ok":
@@ -148,6 +150,20 @@ def _check_torch() -> Check:
         )
         return Check(part, "failed", f"{found} do not load together: {last_line[:120]}", advice)
     return Check(part, "ok", found)
+
+
+def _check_certificates(section: DicomTls) -> Iterable[Check]:
+    """Say where an AE title proves less than the settings look like."""
+    part = "certificates"
+    if section.certificates and (section.plain or not section.enabled):
+        found = "a port without TLS is open: titles with a certificate are refused there, all others are but names"
+        yield Check(part, "warning", found, "set dicom_tls.plain = false once every peer speaks TLS")
+    if section.certificates and section.client_certificate == "none":
+        found = "none is asked for: every title in dicom_tls.certificates is refused"
+        yield Check(part, "failed", found, 'set dicom_tls.client_certificate = "required"')
+    if section.enabled and section.client_certificate == "required" and not section.certificates:
+        found = "required, and none is mapped: whoever has one of tls.peer_ca may use any AE title"
+        yield Check(part, "warning", found, "name the AE titles of each in dicom_tls.certificates")
 
 
 def _check_destination(destination: Destination, calling_ae: str, security: ClientChannel) -> Check:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from gateway.config import Settings
-from gateway.services import gone_before
+from gateway.errors import DatabaseAwayError
+from gateway.services import SHOWN, gone_before, silent
 from gateway.store import Store
-from gateway.store.services import list_services
+from gateway.store.services import ServiceBeat, list_services
 
 _CONNECT_S = 3.0
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 # what to call where a role listens on all addresses
@@ -18,7 +19,8 @@ _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 # what to call where 
 def unwell(settings: Settings, store: Store, roles: Sequence[str]) -> list[str]:
     """Return a sentence for each role of this host that is not well; empty where all are.
 
-    The roles that listen are called at their ports, which need no database; the others are known by their heartbeats.
+    The roles that listen are called at their ports, which need no database; the others are known by their heartbeats. A
+    process whose heartbeat stopped is told of all: a port is answered by the kernel, whatever becomes of the process.
 
     Parameters
     ----------
@@ -31,8 +33,7 @@ def unwell(settings: Settings, store: Store, roles: Sequence[str]) -> list[str]:
         The database does not answer, and there are roles that only it knows about.
     """
     ports = {"receive": settings.dicom_port, "web": settings.http_port}
-    silent = [role for role in roles if role not in ports]
-    beating = _beating(store) if silent or not roles else set()
+    beating, missing = _heard(store, is_needed=not roles or any(role not in ports for role in roles))
     wanted = roles or sorted(beating)
     if not wanted:
         return ["no role runs on this host"]
@@ -40,13 +41,21 @@ def unwell(settings: Settings, store: Store, roles: Sequence[str]) -> list[str]:
     for role in wanted:
         if role in ports and not _listens(settings.bind, ports[role]):
             problems.append(f"{role}: nothing listens on port {ports[role]}")
-    return problems
+    silenced = [one for one in missing if one.role in wanted and (one.role in beating or one.role in ports)]
+    return problems + [f"{one.role}: no sign of life of process {one.pid}" for one in silenced]
 
 
-def _beating(store: Store) -> set[str]:
-    with store.read() as connection:
-        beats = list_services(connection, gone_before(datetime.now(UTC)))
-    return {one.role for one in beats if one.host == socket.gethostname()}
+def _heard(store: Store, *, is_needed: bool) -> tuple[set[str], list[ServiceBeat]]:
+    """Return the roles of this host with a heartbeat, and its processes that have none any more."""
+    now = datetime.now(UTC)
+    try:
+        with store.read() as connection:
+            beats = [one for one in list_services(connection, now - SHOWN) if one.host == socket.gethostname()]
+    except DatabaseAwayError:
+        if is_needed:
+            raise
+        return set(), []
+    return {one.role for one in beats if one.seen_at >= gone_before(now)}, silent(beats, now)
 
 
 def _listens(bind: str, port: int) -> bool:

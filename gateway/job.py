@@ -50,6 +50,8 @@ class Claim:
     owner: str
     """Who holds the lease; unique to this claim, so that a worker that lost and regained a job cannot mix them up."""
     lease_expires_at: datetime
+    device_losses: int = 0
+    """Earlier tries, not among `attempt`, on which the worker lost its device."""
 
 
 def require_transition(job_id: str, present: State, wanted: State) -> None:

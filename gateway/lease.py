@@ -67,6 +67,8 @@ class Watchdog(Generic[T]):
     """Age of a lease from which on its work counts as hanging."""
     bite: Callable[[T], None]
     """Called, by the keeper's thread, in place of a renewal."""
+    growl: Callable[[T], None] = lambda _claim: None
+    """Called, likewise, before a renewal, once half the limit is over."""
 
 
 class LeaseKeeper(Generic[T]):
@@ -122,8 +124,10 @@ class LeaseKeeper(Generic[T]):
             for lease in held:
                 if self._watchdog is not None and lease.age_s > self._watchdog.limit_s:
                     self._watchdog.bite(lease.claim)
-                else:
-                    self._renew_one(lease)
+                    continue
+                if self._watchdog is not None and lease.age_s > self._watchdog.limit_s / 2:
+                    self._watchdog.growl(lease.claim)
+                self._renew_one(lease)
 
     def _renew_one(self, lease: Lease[T]) -> None:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import threading
 from functools import partial
 
 import structlog
@@ -15,13 +14,11 @@ from gateway.config import DicomAddress
 from gateway.config.dicom_tls import DicomTls
 from gateway.config.tls import Tls
 from gateway.errors import ConfigurationError
+from gateway.receive.lobby import Lobby
 from gateway.services import Counters
 from gateway.tls import Reloading, TlsFiles, client_context, server_context
 
 log = structlog.get_logger()
-
-_AT_ONCE = 256
-"""Handshakes; who comes while so many are under way is turned away."""
 
 
 class SecureChannel:
@@ -43,23 +40,24 @@ class SecureChannel:
         self._contexts = Reloading(build, paths.paths, files.reload_s)
         self._handshake_s = section.handshake_s
         self._counters = counters
-        self._room = threading.BoundedSemaphore(_AT_ONCE)
 
-    def secured(self, peer: socket.socket, address: str) -> ssl.SSLSocket | None:
-        """Return the connection after its handshake; None, with the connection closed, where that failed."""
-        if not self._room.acquire(blocking=False):
-            self._refused(address, "too many handshakes at once")
-            peer.close()
-            return None
+    def secured(self, peer: socket.socket, address: str, lobby: Lobby) -> ssl.SSLSocket | None:
+        """Return the connection after its handshake; None, with the connection closed, where that failed.
+
+        During the handshake it is in the lobby, which bounds handshakes in all and of each address.
+        """
         try:
             peer.settimeout(self._handshake_s)  # of the whole handshake
-            return self._contexts.current().wrap_socket(peer, server_side=True)
+            secured = self._contexts.current().wrap_socket(peer, server_side=True, do_handshake_on_connect=False)
+            lobby.exchange(peer, secured, address)
+            peer = secured
+            secured.do_handshake()
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; a name that is none a ValueError
-            self._refused(address, _reason(error))
+            if lobby.holds(peer):  # whoever was sent away from there has been told of
+                self._refused(address, _reason(error))
             peer.close()
             return None
-        finally:
-            self._room.release()
+        return secured
 
     def _refused(self, address: str, reason: str) -> None:
         self._counters.add("hybridmed_tls_handshakes_failed_total")

@@ -18,7 +18,7 @@ import structlog
 
 from gateway.errors import ServiceAwayError
 from gateway.store import Store
-from gateway.store.services import ServiceBeat, beat, forget
+from gateway.store.services import ServiceBeat, beat, forget, forget_process
 
 log = structlog.get_logger()
 
@@ -30,9 +30,35 @@ GONE_S = 30.0
 """Seconds after the last heartbeat when a role counts as gone."""
 
 
+HUNG = 70
+"""Exit code of a role whose work hangs (EX_SOFTWARE)."""
+DEVICE_LOST = 75
+"""Exit code of a worker whose device is lost to its process (EX_TEMPFAIL): the next process may use it."""
+SHOWN = timedelta(minutes=15)
+"""How long a process is shown that gives no sign of life and in whose place no other began."""
+
+
 def gone_before(now: datetime) -> datetime:
     """Return the time such that a role last seen before it counts as gone."""
     return now - timedelta(seconds=GONE_S)
+
+
+def silent(beats: Sequence[ServiceBeat], now: datetime) -> list[ServiceBeat]:
+    """Return the processes that ended in no good order, or hang, and in whose place no other has begun since.
+
+    Parameters
+    ----------
+    beats
+        All of the last `SHOWN`.
+    """
+    missing: list[ServiceBeat] = []
+    for each in sorted(beats, key=lambda one: one.started_at):
+        before = [one for one in missing if one.role == each.role and one.seen_at <= each.started_at]
+        if before:
+            missing.remove(min(before, key=lambda one: one.seen_at))
+        if each.seen_at < gone_before(now):
+            missing.append(each)
+    return missing
 
 
 class Role(Protocol):
@@ -114,15 +140,18 @@ class Heartbeat:
         Name of the role.
     counters
         Sent along.
+    after_pid
+        Of the process of this host that it takes the place of, whose heartbeat goes; None: of none.
     """
 
-    def __init__(self, store: Store, role: str, counters: Counters) -> None:
+    def __init__(self, store: Store, role: str, counters: Counters, after_pid: int | None = None) -> None:
         self.service_id = str(uuid.uuid4())
         self.counters = counters
         self._store = store
         self._role = role
         self._started_at = datetime.now(UTC)
         self._degraded: dict[str, str] = {}
+        self._after_pid = after_pid
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._beat_until_done, name=f"heartbeat-{role}", daemon=True)
 
@@ -139,6 +168,8 @@ class Heartbeat:
         reasons = dict(self._degraded)
         now = datetime.now(UTC)
         with self._store.write() as connection:
+            if self._after_pid is not None:
+                forget_process(connection, self._role, socket.gethostname(), self._after_pid)
             beat(
                 connection,
                 ServiceBeat(
@@ -154,6 +185,7 @@ class Heartbeat:
                     exemplars=self.counters.exemplars(),
                 ),
             )
+        self._after_pid = None
 
     def __enter__(self) -> Heartbeat:
         self._try_beat()

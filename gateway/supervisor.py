@@ -1,7 +1,9 @@
-"""`serve`: roles as processes; a dead one is started again with back-off; SIGTERM drains all.
+"""`serve`: roles as processes; one that is dead, or gives no sign of life, is started again; SIGTERM drains all.
 
 Each child holds the read end of a pipe whose write end is the supervisor's alone: when the supervisor dies, even by
-SIGKILL, the children read its end and drain too, so that no role is left behind without anyone to restart it.
+SIGKILL, the children read its end and drain too, so that no role is left behind without anyone to restart it. Each
+child also holds the write end of a pipe of its own, for its signs of life (`gateway.pulse`). Only time in which the
+supervisor itself runs counts as silence: a computer that sleeps or swaps finds its roles as it left them.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
-from gateway.services import Role
+from gateway import pulse
+from gateway.services import DEVICE_LOST, HUNG, Counters, Role
 
 log = structlog.get_logger()
 
@@ -27,6 +31,16 @@ LIFELINE = "HYBRIDMED_LIFELINE_FD"
 """Environment variable that names a child's end of the pipe."""
 SHARED = "HYBRIDMED_SHARED_FD"
 """Environment variable that names memory which the processes of one role share: 16 random bytes, then what is kept."""
+RESTARTS = "HYBRIDMED_RESTARTS"
+"""Environment variable that tells a child how often processes of its place ended, and why: `silent=1,hung=2`."""
+AFTER = "HYBRIDMED_AFTER_PID"
+"""Environment variable that tells a child whose place it takes: a process id, or 0 where there was none."""
+SILENCE_S = 60.0
+"""Seconds without a sign of life after which a process is killed; ten times as many while it starts."""
+_START_FACTOR = 10
+_WHY = {HUNG: "hung", DEVICE_LOST: "device_lost"}
+_LOOK_S = 0.1
+_LONGEST_LOOK_S = 1.0
 _SHARING = "web"
 _SHARED_BYTES = 4 << 20
 _KEY_BYTES = 16
@@ -47,6 +61,16 @@ class _Child:
     failures: int = 0
     has_served: bool = False
     """Whether it ever ran for a while: then its settings are good, and nothing that it meets may end the others."""
+    pulse: int = -1
+    """The read end of its pipe, while it runs."""
+    silent_s: float = 0.0
+    is_up: bool = False
+    """Whether it has given a sign of life."""
+    was_silent: bool = False
+    """Whether it was killed for its silence."""
+    ends: Counter[str] = field(default_factory=Counter)
+    """How often it ended, by reason."""
+    ended_pid: int = 0
     start_at: float = field(default_factory=time.monotonic)
 
 
@@ -59,11 +83,14 @@ class Supervisor:
         Names of the roles, a process for each name; one that stands twice runs twice.
     command
         The program of a role without its name, for example `[python, -m, gateway, serve, --only]`.
+    silence_s
+        After which a process without a sign of life is killed.
     """
 
-    def __init__(self, roles: Sequence[str], command: Sequence[str]) -> None:
+    def __init__(self, roles: Sequence[str], command: Sequence[str], silence_s: float = SILENCE_S) -> None:
         self._children = [_Child(role) for role in roles]
         self._command = list(command)
+        self._silence_s = silence_s
         self._stop = threading.Event()
 
     def run(self) -> int:
@@ -72,12 +99,19 @@ class Supervisor:
         lifeline, hold = os.pipe()
         shared = {SHARED: _make_shared()} if sum(child.role == _SHARING for child in self._children) else {}
         inherited = {LIFELINE: lifeline, **shared}
+        told_at, looked_at = -pulse.EVERY_S, time.monotonic()
+        pulse.tell_systemd(pulse.READY)
         try:
             while not self._stop.is_set():
+                passed_s, looked_at = time.monotonic() - looked_at, time.monotonic()
                 for child in self._children:
+                    self._listen(child, min(passed_s, _LONGEST_LOOK_S))
                     if not self._tend(child, inherited):
                         return _USAGE
-                self._stop.wait(0.1)
+                if looked_at - told_at >= pulse.EVERY_S:
+                    told_at = looked_at
+                    pulse.tell_systemd(pulse.ALIVE)
+                self._stop.wait(_LOOK_S)
             return 0
         finally:
             self._drain()
@@ -95,7 +129,9 @@ class Supervisor:
         child.has_served |= now - child.started_at > _SERVING_S
         if code is None:
             return True
-        child.process = None
+        child.ended_pid, child.process = child.process.pid, None
+        os.close(child.pulse)
+        child.ends["silent" if child.was_silent else _WHY.get(code, "ended")] += 1
         if code == _USAGE and not child.has_served:
             log.error("role.misconfigured", of_role=child.role)
             return False
@@ -105,14 +141,35 @@ class Supervisor:
         log.warning("role.ended", of_role=child.role, exit_code=code, restart_in_s=delay_s)
         return True
 
+    def _listen(self, child: _Child, passed_s: float) -> None:
+        """Take a process's signs of life; kill it where there were none for too long. What follows is a crash's."""
+        if child.process is None:
+            return
+        if pulse.heard(child.pulse):
+            child.silent_s, child.is_up = 0.0, True
+            return
+        child.silent_s += passed_s
+        if child.silent_s <= self._silence_s * (1 if child.is_up else _START_FACTOR):
+            return
+        log.error("role.silent", of_role=child.role, pid=child.process.pid, silent_s=round(child.silent_s, 1))
+        child.silent_s, child.was_silent = 0.0, True
+        child.process.kill()
+
     def _start(self, child: _Child, inherited: Mapping[str, int]) -> None:
         inherited = {name: each for name, each in inherited.items() if name != SHARED or child.role == _SHARING}
+        child.pulse, theirs = os.pipe()
+        os.set_blocking(child.pulse, False)
+        inherited = {**inherited, pulse.PIPE: theirs}
+        ends = ",".join(f"{why}={count}" for why, count in sorted(child.ends.items()))
+        told = {RESTARTS: ends, AFTER: str(child.ended_pid)}
         child.process = subprocess.Popen(  # noqa: S603 our own interpreter and module
             [*self._command, child.role],
             pass_fds=tuple(inherited.values()),
-            env={**os.environ, **{name: str(descriptor) for name, descriptor in inherited.items()}},
+            env={**_environment(), **told, **{name: str(descriptor) for name, descriptor in inherited.items()}},
         )
+        os.close(theirs)
         child.started_at = time.monotonic()
+        child.silent_s, child.is_up, child.was_silent = 0.0, False, False
         log.info("role.started", of_role=child.role, pid=child.process.pid)
 
     def _drain(self) -> None:
@@ -145,15 +202,38 @@ def role_command() -> list[str]:
     return [sys.executable, "-m", "gateway", "serve", "--only"]
 
 
+def count_restarts(counters: Counters) -> None:
+    """Count how often earlier processes in the place of this one ended, as its supervisor told."""
+    for each in filter(None, os.environ.get(RESTARTS, "").split(",")):
+        why, _, count = each.partition("=")
+        counters.add(f'hybridmed_role_restarts_total{{why="{why}"}}', int(count))
+
+
+def predecessor() -> int | None:
+    """Return the id of the ended process whose place this one takes; None where there is none."""
+    return int(os.environ.get(AFTER, "0")) or None
+
+
 def run_role(role: Role) -> None:
-    """Run one role in this process until SIGTERM, SIGINT or the end of its supervisor."""
+    """Run one role in this process until SIGTERM, SIGINT or the end of its supervisor; it gives signs of life."""
     stop = threading.Event()
     _set_on_signal(stop)
     lifeline = os.environ.pop(LIFELINE, None)
     if lifeline is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the supervisor drains the roles
         threading.Thread(target=_stop_at_end, args=(int(lifeline), stop), name="lifeline", daemon=True).start()
-    role.run(stop)
+    pulse.begin()
+    try:
+        role.run(stop)
+    except SystemExit as end:
+        # All is closed by now. The interpreter's own end lets go of the device, which may never return once it is lost.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else 1)
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in pulse.OF_SYSTEMD}
 
 
 def _make_shared() -> int:

@@ -12,10 +12,10 @@ import select
 import socket
 import socketserver
 import ssl
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import product
 from typing import Any
 
 import structlog
@@ -26,32 +26,31 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
+from gateway.receive.lobby import Lobby, end_quietly
 from gateway.secure_channel import SecureChannel
-from gateway.services import Counters
 
 log = structlog.get_logger()
 
 _LARGEST_NEGOTIATION = 1 << 20
 """Bytes of an A-ASSOCIATE-RQ: 128 presentation contexts with every transfer syntax take a third of it."""
-_WAITING_LIMIT = 512
-"""Connections that have said nothing yet; further ones are closed at once."""
 _BACKLOG = 128
 
 
 def _leave_unsent(dul: DULServiceProvider) -> str:
-    """Drop a P-DATA request for an association that ended while it was made; stay in Sta13 (PS3.8 9.2.3).
+    """Drop what is to be sent over an association that ended while it was made; stay in the state (PS3.8 9.2.3).
 
     One request may be announced twice: the queue is looked at again while the abort's own event is worked on.
     """
     with suppress(queue.Empty):
         dul.to_provider_queue.get(False)
-    return "Sta13"
+    return dul.state_machine.current_state
 
 
 # The table of PS3.8 says nothing of an answer that meets an abort, and pynetdicom's thread would end on it with the
-# socket open: we answer in one thread while another finds that the peer breaks the protocol.
-fsm.ACTIONS["unsent"] = ("Leave data of an ended association unsent", _leave_unsent, "Sta13")
-fsm.TRANSITION_TABLE["Evt9", "Sta13"] = "unsent"
+# socket open: we answer in one thread while another finds that the peer breaks the protocol, or has gone.
+fsm.ACTIONS["unsent"] = ("Leave what an ended association was to send unsent", _leave_unsent, "Sta13")
+for _event, _state in product(("Evt7", "Evt8", "Evt9"), ("Sta1", "Sta13")):  # accept, reject, P-DATA
+    fsm.TRANSITION_TABLE[_event, _state] = "unsent"
 
 
 def _indicate_association(dul: DULServiceProvider) -> str:
@@ -136,12 +135,13 @@ class PeerHandler(RequestHandler):
 
     def handle(self) -> None:
         """Begin an association once the peer speaks; close the connection if it does not."""
-        if not self.server.wait_for_first_byte(self.request):
-            self.server.counters.add("hybridmed_connections_bare_total")
-            self.server.shutdown_request(self.request)
-        elif self.server.channel is None:
+        server = self.server
+        if not server.wait_for_first_byte(self.request):
+            server.lobby.counters.add("hybridmed_connections_bare_total")
+            server.shutdown_request(self.request)
+        elif server.channel is None:
             super().handle()
-        elif (secured := self.server.channel.secured(self.request, self.client_address[0])) is not None:
+        elif (secured := server.channel.secured(self.request, self.client_address[0], server.lobby)) is not None:
             self.request = secured
             super().handle()
 
@@ -169,8 +169,8 @@ class StorageServer(ThreadedAssociationServer):
         Makes the DIMSE service of each association.
     pdu_timeout_s
         Time limit of the first byte and of each PDU.
-    counters
-        Counts connections that said nothing.
+    lobby
+        Where connections are until they have an association; closed when the server stops.
     channel
         Speaks TLS with every connection, in its own thread; None: none does.
     is_shared
@@ -185,7 +185,7 @@ class StorageServer(ThreadedAssociationServer):
         *args: Any,
         new_service: Callable[[Association], DIMSEServiceProvider],
         pdu_timeout_s: float,
-        counters: Counters,
+        lobby: Lobby,
         channel: SecureChannel | None = None,
         is_shared: bool = False,
         **options: Any,
@@ -194,10 +194,7 @@ class StorageServer(ThreadedAssociationServer):
         self._is_shared = is_shared
         self.new_service = new_service
         self.pdu_timeout_s = pdu_timeout_s
-        self.counters = counters
-        self._waiting: set[socket.socket] = set()
-        self._waiting_lock = threading.Lock()
-        self._is_stopping = False
+        self.lobby = lobby
         super().__init__(*args, **options)
 
     def server_bind(self) -> None:
@@ -213,43 +210,23 @@ class StorageServer(ThreadedAssociationServer):
         ae: ApplicationEntity = self.ae
         return max(_LARGEST_NEGOTIATION, ae.maximum_pdu_size + 6)
 
-    def verify_request(self, _request: object, _client_address: object) -> bool:
-        """Refuse a connection while too many say nothing."""
-        is_room = len(self._waiting) < _WAITING_LIMIT
-        if not is_room:
-            self.counters.add("hybridmed_connections_refused_total")
-        return is_room
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Refuse a connection that may not come, before it has a thread."""
+        return self.lobby.enter(request, client_address[0])
 
     def wait_for_first_byte(self, peer: socket.socket) -> bool:
-        """Return whether the peer spoke in time; no while stopping."""
-        with self._waiting_lock:
-            if self._is_stopping:
-                return False
-            self._waiting.add(peer)
+        """Return whether the peer spoke in time, and may still wait."""
         try:
             poll = select.poll()
             poll.register(peer, select.POLLIN)
             has_event = bool(poll.poll(self.pdu_timeout_s * 1000))
-            return has_event and not self._is_stopping and bool(peer.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+            is_waiting = has_event and self.lobby.holds(peer)
+            return is_waiting and bool(peer.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except OSError:
             return False
-        finally:
-            with self._waiting_lock:
-                self._waiting.discard(peer)
 
     def stop(self) -> None:
-        """Stop listening and close the connections that said nothing; associations go on."""
-        with self._waiting_lock:
-            self._is_stopping = True
-            for peer in self._waiting:
-                end_quietly(peer)
+        """Stop listening and close the connections without an association; associations go on."""
+        self.lobby.close()
         socketserver.BaseServer.shutdown(self)
         self.server_close()
-
-
-def end_quietly(peer: socket.socket) -> None:
-    """End a connection both ways; no matter if it has ended already."""
-    try:
-        peer.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return

@@ -82,7 +82,8 @@ def _lines(facts: Facts) -> Iterator[str]:
     yield ""
     yield from table(("SOP class", "UID", "holds"), [(UID(uid).name, f"`{uid}`", holds) for uid, holds in _RESULTS])
     yield ""
-    yield "C-MOVE sub-operations use the transfer syntax of the stored object, or an uncompressed one."
+    yield "C-MOVE sub-operations use the transfer syntax of the stored object, or an uncompressed one. None goes"
+    yield "to the AE title of a destination that gets results de-identified (PS3.15 E): A801."
     yield ""
     yield "## Status codes of C-STORE"
     yield ""
@@ -118,7 +119,8 @@ def _lines(facts: Facts) -> Iterator[str]:
     yield "## Security"
     yield ""
     yield "TLS by the Secure Transport Connection Profiles of PS3.15 (BCP 195), `[dicom_tls]`; calling AE titles by"
-    yield "list; audit trail by PS3.15 A.5, `[audit]`."
+    yield "list, with rights for storage, query, retrieve, commitment and workitems; audit trail by PS3.15 A.5,"
+    yield "`[audit]`."
 
 
 def _web(resources: Mapping[str, Sequence[str]]) -> Iterator[str]:

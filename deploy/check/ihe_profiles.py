@@ -286,15 +286,16 @@ ATNA: Final = Profile(
                     "Authenticate Node [ITI-19]",
                     "both",
                     f"DICOM over TLS and HTTPS, TLS 1.2 and later, with TLS 1.2 only `{CIPHERS}` (BCP 195); "
-                    "certificates of clients required, optional or none; which AE titles a certificate may use",
+                    "certificates of clients required, optional or none; which AE titles a certificate may use, and "
+                    "these not without it",
                     (
                         "setting dicom_tls.client_certificate",
                         "setting dicom_tls.certificates",
                         "setting tls.peer_ca",
                         "setting tls.http_client_certificate",
                     ),
-                    "off until it is set up; `dicom_tls.plain` leaves a port without TLS open beside it; revocation "
-                    "lists are not read",
+                    "off until it is set up; `dicom_tls.plain` leaves a port without TLS open beside it, for titles "
+                    "without a certificate; revocation lists are not read",
                     ("name VERIFY_CRL",),
                 ),
                 Transaction(

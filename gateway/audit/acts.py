@@ -134,6 +134,21 @@ def security_changed(who: Participant, what: str) -> AuditEvent:
     return AuditEvent(Kind.SECURITY_ALERT, "E", (who,), (Entity("resource", what),), (codes.USER_SECURITY_CHANGED,))
 
 
+def reidentified(who: Participant, pseudonym: str, patient_id: str, uids: Sequence[str]) -> AuditEvent:
+    """Return that somebody asked whom a pseudonym stands for (A.5.3.11), with the studies found, if any."""
+    studies = tuple(Entity("study", uid) for uid in uids)
+    patients = (Entity("patient", patient_id),) if patient_id else ()
+    return AuditEvent(
+        Kind.SECURITY_ALERT,
+        "R",
+        (who,),
+        (Entity("search", "hybridmed privacy who", pseudonym), *studies, *patients),
+        (codes.REIDENTIFICATION,),
+        Outcome.SUCCESS if uids else Outcome.MINOR_FAILURE,
+        "" if uids else "nobody found",
+    )
+
+
 def operator() -> Participant:
     """Return the person at the command line: the user of the operating system."""
     return Participant(

@@ -32,6 +32,7 @@ VERIFICATION = Code("verification", _OWN, "Verification of results")
 REPROCESSING = Code("reprocessing", _OWN, "Reprocessing of a study")
 HOLD = Code("hold", _OWN, "Study held against removal")
 RELEASE = Code("release", _OWN, "Study no longer held")
+REIDENTIFICATION = Code("reidentification", _OWN, "Patient asked for by a pseudonym")
 
 STUDY_UID = Code("110180", _DCM, "Study Instance UID")
 SOP_CLASS_UID = Code("110181", _DCM, "SOP Class UID")

@@ -6,7 +6,7 @@ actions.py  verify, studies stat, deliveries resend
 bundles.py  bundles, train, evaluate, calibrate, compress
 viewer.py   the viewer, brought once
 running.py  serve, send, reprocess, demo, db, doctor
-audit.py    the audit trail; purge.py  retention
+audit.py    the audit trail; purge.py  retention; privacy.py  from a pseudonym back to the patient
 operate.py  health, backup, restore, evidence, support
 output.py   tables and JSON
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import gateway
-from gateway.cli import actions, audit, bundles, clients, lists, operate, purge, running, tokens, viewer
+from gateway.cli import actions, audit, bundles, clients, lists, operate, privacy, purge, running, tokens, viewer
 from gateway.cli.output import out, print_error
 from gateway.errors import GatewayError
 from gateway.log import configure_logging
@@ -27,6 +27,7 @@ actions.add_to(app)
 operate.add_to(app)
 audit.add_to(app)
 purge.add_to(app)
+privacy.add_to(app)
 tokens.add_to(app)
 clients.add_to(app)
 

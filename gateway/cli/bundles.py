@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from gateway.cli.output import err, out, print_error, print_json, print_record, print_rows, working
-from gateway.config import load_settings
+from gateway.config import Settings, load_settings
 from gateway.errors import ConfigurationError, GatewayError, NotFoundError
 from gateway.wiring import allowance, bundle_dirs, find_bundles
 from inference.bundle import Bundle, load_bundle
@@ -92,20 +92,44 @@ def show_bundle(name: str, as_json: AsJson = False) -> None:
 def verify_bundles(
     names: Annotated[list[str] | None, typer.Argument(help="Bundles; all without any.")] = None,
 ) -> None:
-    """Check schema and digest of bundles; exit code 1 where one is refused."""
-    with working("verifying bundles"):
-        bundles, problems = find_bundles(load_settings())
+    """Check schema and digests of bundles, open them as a worker does; exit code 1 where one is refused."""
+    settings = load_settings()
+    bundles, refused = find_bundles(settings)
     found = [bundle for bundle in bundles if not names or bundle.name in names]
-    for bundle in found:
-        facts = f" {bundle.name} {bundle.version} {bundle.algorithm.weights_digest[:12]}"
-        out.print(Text.assemble(("good", "green"), facts))
+    with working("verifying bundles"):
+        trial = _trial(settings) if found else None
+        outcomes = [(bundle, trial(bundle) if trial else None) for bundle in found]
+    for bundle, reason in outcomes:
+        if reason is None:
+            facts = f" {bundle.name} {bundle.version} {bundle.algorithm.weights_digest[:12]}"
+            out.print(Text.assemble(("good", "green"), facts, "" if bundle.self_test else " (has no self-test)"))
     missing = sorted(set(names or ()) - {bundle.name for bundle in found})
+    problems = [*refused, *(reason for _, reason in outcomes if reason is not None)]
     for problem in problems:
         print_error("refused:", problem)
     if missing and not problems:
         raise NotFoundError(f"no bundle {', '.join(missing)}")
     if problems:
         raise typer.Exit(1)
+
+
+def _trial(settings: Settings) -> Callable[[Bundle], str | None] | None:
+    """Return what opens a bundle and says why it does not; None, having said so, where torch is not installed."""
+    try:
+        models = import_module("gateway.wiring.models")
+    except ModuleNotFoundError as missing:
+        err.print(f"{missing.name} is not installed: schema and digests are checked, no network is run")
+        return None
+    device = models.settings_device(settings)
+
+    def why_not(bundle: Bundle) -> str | None:
+        try:
+            models.open_bundle(settings, bundle, device)
+        except InferenceError as error:
+            return str(error)
+        return None
+
+    return why_not
 
 
 @bundles_app.command("pin")

@@ -56,7 +56,7 @@ def serve(
     _require_schema(settings)
     _require_free_ports(settings, roles)
     log.info("serve.start", roles=list(roles), dicom=f"{settings.ae_title}@{settings.bind}:{settings.dicom_port}")
-    raise typer.Exit(Supervisor(processes, role_command()).run())
+    raise typer.Exit(Supervisor(processes, role_command(), settings.silence_limit_s).run())
 
 
 def send(
@@ -71,9 +71,9 @@ def send(
     files = dicom_files(paths)
     if not files:
         raise NotFoundError("no DICOM file in what was named")
+    address = _address(to)
     outcomes = [
-        outcome
-        for outcome in track(send_files(_address(to), calling_ae, files), "sending", total=len(files), console=err)
+        outcome for outcome in track(send_files(address, calling_ae, files), "sending", total=len(files), console=err)
     ]
     refused = [outcome for outcome in outcomes if not outcome.is_stored]
     if as_json:
@@ -195,13 +195,16 @@ def _roles(only: str | None) -> tuple[str, ...]:
 
 
 def _address(to: str | None) -> DicomAddress:
+    settings = load_settings()
     if to is None:
-        settings = load_settings()
         return DicomAddress(settings.ae_title, settings.bind, settings.dicom_port)
     try:
-        return DicomAddress.parse(to)
+        address = DicomAddress.parse(to)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--to") from error
+    if address.ae_title in settings.research_aes:
+        raise ConfigurationError(f"{address.ae_title} takes objects without the patient; files would go as they are")
+    return address
 
 
 def _require_schema(settings: Settings) -> None:

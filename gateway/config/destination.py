@@ -41,7 +41,8 @@ class Destination(BaseModel):
     tls: bool = False
     """Whether it is called by DICOM over TLS; certificates are those of `[tls]`."""
     deidentify: Literal["basic"] | None = None
-    """`basic`: a research destination gets objects de-identified by the Basic Profile of PS3.15 E; see `[privacy]`."""
+    """`basic`: a research destination gets results de-identified by the Basic Profile of PS3.15 E, and nothing else: no
+    C-MOVE goes to its AE title, and under that title nobody queries or retrieves."""
 
     authorization: SecretStr | None = None
     """Value of the header Authorization of a FHIR server, such as `Bearer …`."""
@@ -87,6 +88,12 @@ class Destination(BaseModel):
             return None
         address = DicomAddress.parse(self.address)
         return replace(address, tls=True) if self.tls else address
+
+    @property
+    def endpoint(self) -> DicomAddress | str:
+        """Who is reached, by TLS or without."""
+        address = self.dicom
+        return self.url if address is None else replace(address, tls=False)
 
 
 def _is_address(text: str, *, needs_port: bool) -> bool:

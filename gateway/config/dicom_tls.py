@@ -27,7 +27,8 @@ class DicomTls(BaseModel):
     """Whether peers show a certificate of `tls.peer_ca`."""
     certificates: dict[str, tuple[AETitle, ...]] = Field(default_factory=dict)
     """Name of a certificate -> AE titles that it may call itself: `sha256:` and the fingerprint in 64 hexadecimal
-    digits, `dns:` and a name that it is made out to, or `cn:` and its common name. Empty: any and any title."""
+    digits, `dns:` and a name that it is made out to, or `cn:` and its common name. A title that stands here is refused
+    without its certificate, on the port without TLS, too. Empty: any and any title."""
     handshake_s: Annotated[float, Field(gt=0, le=60)] = 10.0
     """Time limit of a handshake, in seconds."""
     checks_names: bool = True

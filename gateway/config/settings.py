@@ -22,7 +22,7 @@ from gateway.config.audit import Audit
 from gateway.config.destination import Destination, as_table, parse_destination
 from gateway.config.dicom_tls import DicomTls
 from gateway.config.exchange import Exchange
-from gateway.config.peers import Peer
+from gateway.config.peers import SENDER, Peer
 from gateway.config.retention import Retention
 from gateway.config.rules import Rule
 from gateway.config.s3 import S3
@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     broker_prefix: str = "hybridmed.jobs"
     """Prefix of the queue names, so that two gateways can share one broker."""
     bind: str = "127.0.0.1"
-    """Address to listen on; anything but loopback needs `auth` and `allowed_aes`."""
+    """Address to listen on; anything but loopback needs `auth`, and `allowed_aes` or `[[peers]]`."""
     dicom_port: Annotated[int, Field(ge=1, le=65535)] = 11112
     """Port of the Storage SCP."""
     ae_title: AETitle = "HYBRIDMED"
@@ -74,11 +74,13 @@ class Settings(BaseSettings):
     destinations: Annotated[tuple[Destination, ...], NoDecode] = ()
     """`PACS=AET@host:port, WEB=https://…` or TOML tables."""
     move_destinations: Annotated[tuple[DicomAddress, ...], NoDecode] = ()
-    """`AET@host:port, …`: whom C-MOVE may send to and storage commitment may answer, besides `destinations`."""
+    """`AET@host:port, …`: whom C-MOVE may send to and storage commitment may answer, besides `destinations`. To a title
+    whose destination has `deidentify`, C-MOVE sends nothing."""
     find_limit: Annotated[int, Field(ge=1)] = 10_000
     """Answers to one C-FIND; where there are more, it ends with A700 after so many."""
     allowed_aes: Annotated[tuple[AETitle, ...], NoDecode] = ()
-    """Calling AE titles that may send; empty: all (loopback only)."""
+    """Calling AE titles that may send, ask for storage commitment of it, and verify (C-ECHO); query, retrieve and
+    workitems need a table `[[peers]]`. Empty, and no such table: all may everything (loopback only)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run."""
     gpu_maps: Literal["float32", "float16"] = "float32"
@@ -114,7 +116,8 @@ class Settings(BaseSettings):
     receive_path: Literal["fast", "stock"] = "fast"
     """How data sets are received: straight from the receive buffer to the file, or by pynetdicom alone."""
     max_associations: Annotated[int, Field(ge=1, le=1000)] = 64
-    """Associations served at once; further ones are rejected as 'local limit exceeded'."""
+    """Associations served at once; further ones are rejected as 'local limit exceeded'. Connections that have not
+    negotiated take no place."""
     max_pdu_bytes: Annotated[int, Field(ge=4096, le=1 << 20)] = 131072
     """Largest PDU we ask for."""
     association_timeout_s: Annotated[float, Field(gt=0)] = 30.0
@@ -131,6 +134,9 @@ class Settings(BaseSettings):
     """How long an external performer (UPS) may be silent before its workitem is offered again."""
     job_limit_s: Annotated[float, Field(gt=0)] = 3600.0
     """Longest time for one job; a worker that takes longer hangs: it is ended, and the job tried again."""
+    silence_limit_s: Annotated[float, Field(ge=5)] = 60.0
+    """Longest time without a sign of life from a role's process: then it is stopped or stuck, is killed and started
+    anew."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
     """Tries of a job before it goes to the dead list."""
     retry_s: Annotated[float, Field(gt=0)] = 5.0
@@ -158,7 +164,7 @@ class Settings(BaseSettings):
     dicom_tls: DicomTls = DicomTls()
     """DICOM over TLS: the table `[dicom_tls]`."""
     peers: tuple[Peer, ...] = ()
-    """Whom we know: the tables `[[peers]]`; empty: everybody whom `allowed_aes` lets in."""
+    """Whom we know: the tables `[[peers]]`; empty: those of `allowed_aes` alone."""
     retention: Retention = Retention()
     """What is removed, and when: the table `[retention]`."""
     audit: Audit = Audit()
@@ -233,6 +239,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _sends_with_the_patient_or_without(self) -> Settings:
+        without = {each.endpoint: each.name for each in self.destinations if each.deidentify}
+        for each in self.destinations:
+            if not each.deidentify and each.endpoint in without:
+                named = f"{without[each.endpoint]} and {each.name}"
+                raise ValueError(f"destinations: {named} are the same address, and only the first has deidentify")
+        return self
+
+    @model_validator(mode="after")
     def _knows_the_provider(self) -> Settings:
         if "oidc" in self.auth and not self.oidc.issuer:
             raise ValueError("auth = oidc needs HYBRIDMED_OIDC__ISSUER, and HYBRIDMED_OIDC__AUDIENCE or __CLIENT_ID")
@@ -266,13 +281,31 @@ class Settings(BaseSettings):
     @property
     def calling_aes(self) -> tuple[str, ...]:
         """Calling AE titles that may associate; empty: all."""
-        return tuple(dict.fromkeys((*self.allowed_aes, *(peer.ae_title for peer in self.peers))))
+        return tuple(peer.ae_title for peer in self.calling_peers)
+
+    @property
+    def calling_peers(self) -> tuple[Peer, ...]:
+        """Who may associate, and what for; empty: everybody, for everything."""
+        named = {peer.ae_title for peer in self.peers}
+        senders = [Peer(ae_title=title, may=SENDER) for title in self.allowed_aes if title not in named]
+        return (*self.peers, *senders)
 
     @property
     def dicom_peers(self) -> dict[str, DicomAddress]:
         """AE title -> address of every peer that we may open an association to; `move_destinations` win."""
         results = [destination.dicom for destination in self.destinations]
         return {peer.ae_title: peer for peer in (*results, *self.move_destinations) if peer is not None}
+
+    @property
+    def research_aes(self) -> frozenset[str]:
+        """AE titles of destinations that get objects without the patient."""
+        marked = [each.dicom for each in self.destinations if each.deidentify]
+        return frozenset(address.ae_title for address in marked if address is not None)
+
+    @property
+    def identified_peers(self) -> dict[str, DicomAddress]:
+        """Of `dicom_peers` those that may get what names a patient."""
+        return {title: address for title, address in self.dicom_peers.items() if title not in self.research_aes}
 
     @property
     def web_process_count(self) -> int:

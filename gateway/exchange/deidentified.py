@@ -105,10 +105,17 @@ def secret_key(data_dir: Path) -> bytes:
     path = data_dir / KEY_FILE
     if not path.exists():
         write_once(path, secrets.token_hex(32))
+    return read_key(path)
+
+
+def read_key(path: Path) -> bytes:
+    """Return the key that a file holds; ConfigurationError where there is none."""
     try:
         key = bytes.fromhex(path.read_text(encoding="ascii").strip())
     except ValueError:
         key = b""
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}: pseudonyms lead back by the key alone") from error
     if len(key) < _SHORTEST_KEY:
         raise ConfigurationError(f"{path} holds no key: restore it from a backup")
     return key
@@ -123,9 +130,7 @@ def deidentified(report: Report, pseudonyms: Pseudonyms) -> Report:
         What stands for patients and UIDs.
     """
     patient = next(iter(report.of_type("Patient")), {})
-    identifier: Json = next(iter(patient.get("identifier", ())), {})
-    issuer = identifier.get("system") or identifier.get("assigner", {}).get("display", "")
-    number = identifier.get("value") or patient.get("id", report.study_instance_uid)
+    issuer, number = patient_key(patient, report.study_instance_uid)
     shift = pseudonyms.shift(issuer, number)
     names = {f"{each['resourceType']}/{each['id']}": _other_id(each, pseudonyms) for each in report.resources}
     rules = _Rules(pseudonyms, shift, names)
@@ -138,10 +143,22 @@ def deidentified(report: Report, pseudonyms: Pseudonyms) -> Report:
     return replace(report, study_instance_uid=pseudonyms.uid(report.study_instance_uid), resources=resources)
 
 
+def patient_key(patient: Json, study_instance_uid: str) -> tuple[str, str]:
+    """Return what a pseudonym follows from: issuer and number, the study's UID where there is no Patient."""
+    identifier: Json = next(iter(patient.get("identifier", ())), {})
+    issuer = identifier.get("system") or identifier.get("assigner", {}).get("display", "")
+    return issuer, identifier.get("value") or patient.get("id", study_instance_uid)
+
+
+def other_id(resource_type: str, resource_id: str, pseudonyms: Pseudonyms) -> str:
+    """Return the id that stands for that of a resource."""
+    return str(uuid.UUID(int=int(pseudonyms.uid(f"{resource_type}/{resource_id}").rpartition(".")[2])))
+
+
 def _other_id(content: Json, pseudonyms: Pseudonyms) -> str:
     if content["resourceType"] == "Device":
         return str(content["id"])  # of a program, not of a person
-    return str(uuid.UUID(int=int(pseudonyms.uid(f"{content['resourceType']}/{content['id']}").rpartition(".")[2])))
+    return other_id(content["resourceType"], content["id"], pseudonyms)
 
 
 @dataclass(frozen=True, slots=True)

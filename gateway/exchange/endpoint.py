@@ -22,10 +22,13 @@ class AllowedEndpoints:
         `https://host/path`: what begins so is allowed, path by whole segments.
     with_loopback
         Whether this machine itself may be told, by http too.
+    without_patient
+        Addresses of destinations that get reports without the patient: what begins so is never told.
     """
 
     prefixes: Sequence[str]
     with_loopback: bool
+    without_patient: Sequence[str] = ()
 
     def refusal(self, url: str) -> str | None:
         """Return why an address may not be told, None where it may."""
@@ -34,6 +37,8 @@ class AllowedEndpoints:
             return "the endpoint takes http:// or https://, a host, and no user in it"
         if parts.fragment or ".." in parts.path.split("/") or "%2e" in parts.path.lower():
             return "the endpoint has a fragment, or dots in its path"
+        if any(_begins(parts, urlsplit(prefix)) for prefix in self.without_patient):
+            return "the endpoint is a destination that gets reports without the patient"
         # By its very name: other names are not looked up, since what they lead to may change.
         if self.with_loopback and is_loopback(parts.hostname):
             return None

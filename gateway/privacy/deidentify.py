@@ -88,7 +88,7 @@ class Deidentifier:
             Its pixels, or its document, may show who the patient is.
         """
         _require_clean_pixels(data_set)
-        issuer, number = _issuer(data_set), str(data_set.get("PatientID", ""))
+        issuer, number = issuer_name(str(data_set.get("IssuerOfPatientID", ""))), str(data_set.get("PatientID", ""))
         number = number or str(data_set.get("StudyInstanceUID", ""))
         cleaning = _Cleaning(self.pseudonyms, self.pseudonyms.shift(issuer, number), is_own)
         cleaning.clean(data_set)
@@ -176,9 +176,9 @@ class _Cleaning:
         element.value = shifted if len(shifted) != 1 else shifted[0]
 
 
-def _issuer(data_set: Dataset) -> str:
+def issuer_name(issuer: str) -> str:
     """Return who gave the patient's id, as FHIR writes it, so that a patient has one pseudonym there and here."""
-    text = str(data_set.get("IssuerOfPatientID", "")).strip()
+    text = issuer.strip()
     return f"urn:oid:{text}" if _OID.fullmatch(text) else text
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -55,6 +55,8 @@ class Retrieving:
     """Limit of each step with a peer."""
     security: ClientChannel | None = None
     """For peers that are called by TLS."""
+    research_aes: Collection[str] = ()
+    """AE titles of destinations that get objects without the patient: no C-MOVE goes there."""
 
 
 class RetrieveService:
@@ -159,8 +161,14 @@ class Retrieval:
             return self._same_association
         title = (self._request.MoveDestination or "").strip()
         address = self._parts.peers.get(title)
-        if address is None:
-            raise UnknownDestinationError("the move destination is not in move_destinations")
+        if address is None or title in self._parts.research_aes:
+            is_research = title in self._parts.research_aes
+            reason = "takes objects without the patient only" if is_research else "is not in move_destinations"
+            calling_ae = (self._association.requestor.ae_title or "").strip()
+            log.warning(
+                "move.refused", calling_ae=calling_ae, destination=title, reason=f"the move destination {reason}"
+            )
+            raise UnknownDestinationError(f"the move destination {reason}")
         return lambda objects: self._new_association(address, objects)
 
     def _select(self) -> list[StoredObject]:

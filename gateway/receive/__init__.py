@@ -6,6 +6,7 @@ data_transfer.py  P-DATA-TF PDUs -> fragments, as they come
 command.py        C-STORE request and response, by hand
 operation.py      a C-STORE operation from its request to its answer
 handler.py        one connection over this path
+lobby.py          connections without an association yet: bounded in all and for each address
 slots.py          the limit of associations over all receiving processes of a host
 contexts.py       the presentation contexts that are accepted
 

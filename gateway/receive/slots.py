@@ -1,13 +1,14 @@
 """Limits over all receiving processes of a host, kept in files of the data folder.
 
-Of associations: a byte for each, locked while it is open; the kernel gives the lock back when its process ends, however
-it ends. Of instances per second: the time of the next turn, changed under a lock.
+Of associations: a byte for each, locked while it is open, and never written; the kernel gives the lock back when its
+process ends, however it ends. Of instances per second: the time of the next turn, changed under a lock.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import socket
 import struct
@@ -24,6 +25,7 @@ _GRACE_S = 0.2
 """How long a place may take to come free: a sender that was just told that its association is released may come back
 before our own books are closed."""
 _LOOK_S = 0.01
+_PLACES_BITS = 30
 _TIME = struct.Struct("<d")
 
 
@@ -37,7 +39,7 @@ class Slots:
     port
         That they listen on.
     count
-        Associations at once, over all of them.
+        Associations at once, over all of them; with addresses, from each.
     title
         The AE title whose places they are; '': everybody's.
     """
@@ -48,21 +50,25 @@ class Slots:
         self._held: dict[Hashable, int] = {}
         self._lock = threading.Lock()
 
-    def take(self, holder: Hashable) -> bool:
-        """Take a place for an association; False where there is none, and none comes free at once."""
+    def take(self, holder: Hashable, address: str = "") -> bool:
+        """Take a place for an association; False where there is none, and none comes free at once.
+
+        Each address that is given has places of its own.
+        """
         deadline = time.monotonic() + _GRACE_S
-        while not self._try_take(holder):
+        first = _first_place(address)
+        while not self._try_take(holder, first):
             if time.monotonic() >= deadline:
                 return False
             time.sleep(_LOOK_S)
         return True
 
-    def _try_take(self, holder: Hashable) -> bool:
+    def _try_take(self, holder: Hashable, first: int) -> bool:
         with self._lock:
             if holder in self._held:
                 return True
             ours = set(self._held.values())
-            for place in range(self._count):
+            for place in range(first, first + self._count):
                 if place not in ours and self._try_lock(place):
                     self._held[holder] = place
                     return True
@@ -117,6 +123,13 @@ class SharedTurns:
             os.pwrite(file.fileno(), _TIME.pack(turn + gap_s), 0)
             return turn
         return now
+
+
+def _first_place(address: str) -> int:
+    """Return where an address's places begin: far from those of others, and within what a lock reaches (63 bits)."""
+    if not address:
+        return 0
+    return (1 + int.from_bytes(hashlib.sha256(address.encode()).digest()[:4])) << _PLACES_BITS
 
 
 def _shared_path(data_dir: Path, kind: str, port: int, title: str) -> Path:

@@ -172,6 +172,7 @@ def claim(connection: Connection, job_id: str, owner: str, now: datetime, lease_
         attempt=row.attempts,
         owner=row.lease_owner,
         lease_expires_at=row.lease_expires_at,
+        device_losses=row.device_losses,
     )
 
 
@@ -310,7 +311,7 @@ def retry_dead(connection: Connection, job_id: str, now: datetime) -> None:
         raise ConflictError(f"job {job_id} is {row.state}, not dead")
     if connection.scalar(sa.select(_is_replaced(job_id))):
         raise ConflictError(f"job {job_id} is replaced by a newer one of its study and bundle: use reprocess")
-    values = {"state": State.QUEUED, "attempts": 0, "available_at": now, "finished_at": None}
+    values = {"state": State.QUEUED, "attempts": 0, "device_losses": 0, "available_at": now, "finished_at": None}
     connection.execute(sa.update(job).where(job.c.id == job_id).values(**values))
     note_state(connection, job_id, State.QUEUED, None, now)
     add_message(connection, job_id, row.priority, now)

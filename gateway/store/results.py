@@ -127,6 +127,12 @@ def forgive_attempt(connection: Connection, claim: Claim) -> None:
     connection.execute(statement.values(attempts=job.c.attempts - 1))
 
 
+def count_device_loss(connection: Connection, claim: Claim) -> None:
+    """Note that a job was on the device when that was lost; called after the job was released."""
+    statement = sa.update(job).where(job.c.id == claim.job_id, job.c.state == State.QUEUED)
+    connection.execute(statement.values(device_losses=job.c.device_losses + 1))
+
+
 def release_objects(  # noqa: PLR0913 # what is out before the rest, by name
     connection: Connection,
     claim: Claim,

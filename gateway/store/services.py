@@ -51,6 +51,12 @@ def forget(connection: Connection, service_id: str) -> None:
     connection.execute(sa.delete(service).where(service.c.id == service_id))
 
 
+def forget_process(connection: Connection, role: str, host: str, pid: int) -> None:
+    """Remove the heartbeat of a process that another has replaced."""
+    is_it = (service.c.role == role, service.c.host == host, service.c.pid == pid)
+    connection.execute(sa.delete(service).where(*is_it))
+
+
 def forget_before(connection: Connection, seen_before: datetime) -> int:
     """Remove heartbeats last seen before a time; return how many."""
     return connection.execute(sa.delete(service).where(service.c.seen_at < seen_before)).rowcount

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, generate_latest
@@ -22,7 +22,7 @@ from sqlalchemy.engine import Connection
 from gateway.disk import read_only_folders
 from gateway.errors import GatewayError
 from gateway.job import State
-from gateway.services import GONE_S
+from gateway.services import SHOWN, gone_before, silent
 from gateway.store import Store
 from gateway.store.services import ServiceBeat, list_services
 from gateway.store.tables import delivery, job, outbox, quarantine, study
@@ -63,14 +63,14 @@ class _Collector(Collector):
         )
         try:
             with self._store.read() as connection:
-                services = list_services(connection, now - timedelta(seconds=GONE_S))
+                services = list_services(connection, now - SHOWN)
                 gauges = list(_database_gauges(connection, now))
         except GatewayError:
             yield _gauge("database_up", "Whether the database answers", 0)
             return
         yield _gauge("database_up", "Whether the database answers", 1)
         yield from gauges
-        yield from _service_metrics(services)
+        yield from _service_metrics(services, now)
 
 
 def _gauge(name: str, help_text: str, value: float) -> GaugeMetricFamily:
@@ -127,8 +127,9 @@ def _counted(
     return family
 
 
-def _service_metrics(services: list[ServiceBeat]) -> Iterator[Metric]:
-    """Yield what the roles count themselves, and which of them live."""
+def _service_metrics(beats: Sequence[ServiceBeat], now: datetime) -> Iterator[Metric]:
+    """Yield what the roles count themselves, and which of them live: 0 for one that is silent beside others."""
+    services = [beat for beat in beats if beat.seen_at >= gone_before(now)]
     running = GaugeMetricFamily(f"{_PREFIX}role_up", "Running roles, 1 where ready", labels=["role", "service"])
     families: dict[str, Metric] = {}
     for service in services:
@@ -137,6 +138,10 @@ def _service_metrics(services: list[ServiceBeat]) -> Iterator[Metric]:
         for key in sorted(service.counters, key=_as_read):
             labels = {"role": service.role, "service": service.id}
             _add(families, key, service.counters[key], labels, exemplars.get(key))
+    living = {service.role for service in services}
+    for service in silent(beats, now):
+        if service.role in living:
+            running.add_metric([service.role, service.id], 0)
     yield running
     yield from (families[name] for name in sorted(families))
 

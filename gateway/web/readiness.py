@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 from gateway.disk import free_mib, read_only_folders
 from gateway.errors import GatewayError
 from gateway.job import State as JobState
-from gateway.services import GONE_S
+from gateway.services import SHOWN, gone_before, silent
 from gateway.store import Store
 from gateway.store.quarantine import count_quarantined
 from gateway.store.services import ServiceBeat, list_services
@@ -88,12 +88,12 @@ class ReadinessCheck:
         now = datetime.now(UTC)
         try:
             with self._store.read() as connection:
-                services = list_services(connection, now - timedelta(seconds=GONE_S))
+                services = list_services(connection, now - SHOWN)
                 lists = [_dead_part(connection), _quarantine_part(connection), _delivery_part(connection)]
         except GatewayError as error:
             return Readiness([Part("database", "down", str(error)), *parts])
-        roles = [_role_part(name, services, is_needed=True) for name in NEEDED_ROLES]
-        roles += [_role_part(name, services, is_needed=False) for name in OTHER_ROLES]
+        roles = [_role_part(name, services, now, is_needed=True) for name in NEEDED_ROLES]
+        roles += [_role_part(name, services, now, is_needed=False) for name in OTHER_ROLES]
         return Readiness([Part("database", "ready"), *parts, *roles, *lists])
 
     def _broker_part(self) -> Part:
@@ -125,12 +125,14 @@ def _disk_part(data_dir: Path, reserve_bytes: int) -> Part:
     return Part("disk", "ready", f"{free} MiB free")
 
 
-def _role_part(role: str, services: Sequence[ServiceBeat], *, is_needed: bool) -> Part:
-    beating = [service for service in services if service.role == role]
+def _role_part(role: str, services: Sequence[ServiceBeat], now: datetime, *, is_needed: bool) -> Part:
+    beating = [service for service in services if service.role == role and service.seen_at >= gone_before(now)]
     name = f"role {role}"
     if not beating:
         return Part(name, "down", "not running", is_needed)
     reasons = sorted({service.reason or service.state for service in beating if service.state != "ready"})
+    missing = [service for service in silent(services, now) if service.role == role]
+    reasons += [f"no sign of life of process {service.pid} on {service.host}" for service in missing]
     if reasons:
         return Part(name, "degraded", "; ".join(reasons), is_needed)
     return Part(name, "ready", f"{len(beating)} running", is_needed)

@@ -29,6 +29,7 @@ from gateway.services import Counters, Heartbeat, Role
 from gateway.store import Store, installation, open_store, schema
 from gateway.store.files import Files
 from gateway.store.transitions import OnJob, watch_jobs
+from gateway.supervisor import count_restarts, predecessor
 from inference.bundle import Bundle, default_bundle_dir
 from inference.bundle import find_bundles as find_bundles_in
 from inference.foreign.spec import Allowance
@@ -143,7 +144,8 @@ def build_role(name: str, settings: Settings) -> Role:
     else:
         installation.share(store, store.data_dir / FILE_NAME)
     tracing.configure(settings.tracing, name)
-    heartbeat = Heartbeat(store, name, Counters())
+    heartbeat = Heartbeat(store, name, Counters(), predecessor())
+    count_restarts(heartbeat.counters)
     role: Role = importlib.import_module(f"gateway.wiring.{name}").build(settings, store, heartbeat)
     trail = Trail(store, load_key(settings.audit.chain_key_file), heartbeat.counters)
     return _Beating(role, heartbeat, store, trail)

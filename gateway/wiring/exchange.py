@@ -84,4 +84,5 @@ def build_trust(settings: Settings) -> Callable[[], ssl.SSLContext]:
 def allowed_endpoints(settings: Settings) -> AllowedEndpoints:
     """Return which endpoints may be told: this machine alone where nothing is set and nobody else reaches us."""
     hooks = settings.exchange.hooks
-    return AllowedEndpoints(hooks, with_loopback=not hooks and is_loopback(settings.bind))
+    research = [each.url for each in settings.destinations if each.deidentify and each.dicom is None]
+    return AllowedEndpoints(hooks, not hooks and is_loopback(settings.bind), research)

@@ -63,10 +63,16 @@ def build_admission(settings: Settings, served: Sequence[DimseService | DirectSe
     }
     classes: dict[Right, Collection[str]] = {of_service[type(one)]: set(one.contexts) for one in served}
     classes["store"] = storage_classes() | set(settings.private_storage_classes)
+    admission = partial(
+        Admission,
+        settings.calling_peers,
+        settings.dicom_tls.certificates,
+        classes,
+        without_patient=settings.research_aes,
+    )
     if settings.receive_processes == 1:
-        return Admission(settings.peers, settings.dicom_tls.certificates, classes)
-    turns = partial(SharedTurns, settings.data_dir, settings.dicom_port)
-    return Admission(settings.peers, settings.dicom_tls.certificates, classes, turns)
+        return admission()
+    return admission(turns=partial(SharedTurns, settings.data_dir, settings.dicom_port))
 
 
 def services(settings: Settings, store: Store, heartbeat: Heartbeat) -> Sequence[DimseService | DirectService]:
@@ -75,7 +81,8 @@ def services(settings: Settings, store: Store, heartbeat: Heartbeat) -> Sequence
         store=store,
         decoder=FrameDecoder(),
         counters=heartbeat.counters,
-        peers=settings.dicom_peers,
+        peers=settings.identified_peers,
+        research_aes=settings.research_aes,
         ae_title=settings.ae_title,
         timeout=timedelta(seconds=settings.delivery_timeout_s),
         security=ClientChannel(settings.tls, settings.dicom_tls),

@@ -21,7 +21,7 @@ from gateway.workitem.worklist import Worklist
 def build_worklist(settings: Settings, store: Store) -> Worklist:
     """Return what UPS-RS serves."""
     workitems = Workitems(store, build_router(settings, store), settings.workitem_lease_s)
-    return Worklist(workitems, Subscribing(store, settings.dicom_peers), settings.ae_title)
+    return Worklist(workitems, Subscribing(store, settings.identified_peers), settings.ae_title)
 
 
 def build_steps(settings: Settings, store: Store) -> UnifiedProcedureSteps:
@@ -42,7 +42,7 @@ def build_teller(settings: Settings, store: Store, heartbeat: Heartbeat) -> Tell
         store,
         heartbeat,
         settings.ae_title,
-        settings.dicom_peers,
+        settings.identified_peers,
         limits,
         ClientChannel(settings.tls, settings.dicom_tls),
     )

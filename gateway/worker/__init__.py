@@ -6,6 +6,7 @@ files.py    result files
 ahead.py    studies that still arrive, read and prepared before their job is there
 publish.py  outcomes -> result files
 hand.py     jobs in hand, and which go to the device together
+unfinished.py  jobs that leave without a result
 role.py     the loop; measures.py  what it measures
 """
 

@@ -40,7 +40,7 @@ class Ready:
     @property
     def is_first_try(self) -> bool:
         """Whether it ended no worker yet, as far as anyone knows."""
-        return self.hand.claim.attempt == 1
+        return self.hand.claim.attempt == 1 and self.hand.claim.device_losses == 0
 
     @property
     def is_stat(self) -> bool:

@@ -41,7 +41,7 @@ class Together(Protocol):
 
 
 FindModel: TypeAlias = Callable[[str], Model | None]
-"""Bundle name -> the model, loaded at the first call; None where no such bundle is installed."""
+"""Bundle name -> the model, loaded at the first call; None where it is not installed, BundleError where it is bad."""
 
 
 class RenderDicom(Protocol):
@@ -85,5 +85,7 @@ class Limits:
     retry_limit: timedelta
     job_limit_s: float = 3600.0
     """After which a job counts as hanging: the worker's process ends, and the job is tried again."""
+    max_device_losses: int = 3
+    """Workers that may lose their device on one job, after which it is given up."""
     together: int = 1
     """Jobs of one bundle that are evaluated in one call, where so many wait; 1: each by itself."""

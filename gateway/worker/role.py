@@ -2,8 +2,9 @@
 
 One job is on the device while the next one is claimed and prepared. Where several of one bundle wait, and its model
 takes several, they go to the device together and then, one by one, through the rest of their way. What fails together
-is tried again one by one; a job that was tried before is always alone. The message is acknowledged last, when the
-database says what became of the job; a message that comes again finds nothing to do.
+is tried again one by one; a job that was tried before is always alone. Where the device is lost, all jobs are given
+back, and the process ends for another to begin. The message is acknowledged last, when the database says what became of
+the job; a message that comes again finds nothing to do.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -29,20 +32,21 @@ from gateway.errors import (
     LeaseLostError,
     ServiceAwayError,
 )
-from gateway.job import Claim, retry_delay
+from gateway.job import Claim
 from gateway.lease import LeaseKeeper, Watchdog
 from gateway.place import place
-from gateway.services import Heartbeat
+from gateway.services import DEVICE_LOST, HUNG, Heartbeat
 from gateway.store import Store, jobs
-from gateway.store.results import forgive_attempt
 from gateway.tracing import Carrier, span
-from gateway.worker.ahead import Ahead
+from gateway.worker.ahead import Ahead, working_ahead
 from gateway.worker.execution import Execution, Made, Prepared
-from gateway.worker.failure import describe, is_of_disk, may_pass
+from gateway.worker.failure import describe, is_of_disk
 from gateway.worker.files import probe, remove_unused
 from gateway.worker.hand import InHand, Ready, enqueue, joined
 from gateway.worker.measures import Measures
 from gateway.worker.model import FindModel, Limits, Renderers
+from gateway.worker.unfinished import Unfinished
+from inference.errors import DeviceError, DeviceLostError
 from inference.findings import Outcome
 
 log = structlog.get_logger()
@@ -54,8 +58,6 @@ _BUSY_S = 0.2
 """The same, while a job is on the device."""
 _AWAY_S = 1.0
 """Wait before the next try while the database or the broker is away."""
-_HUNG = 70
-"""Exit code of a worker whose job hangs (EX_SOFTWARE)."""
 
 
 class Worker:
@@ -77,6 +79,10 @@ class Worker:
         The clock.
     ahead
         Works on studies that still arrive, while nothing else is to be done; None: nobody does.
+    opened_early
+        Bundles that are opened while nothing else is to be done, so that a bad one is known before its first study.
+    check_device
+        Raises DeviceError where the device does not work; asked once, before the first job.
     """
 
     name = "work"
@@ -93,6 +99,8 @@ class Worker:
         limits: Limits,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         ahead: Ahead | None = None,
+        opened_early: Sequence[str] = (),
+        check_device: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._broker = broker
@@ -101,7 +109,13 @@ class Worker:
         self._now = now
         self._execution = Execution(store, find_model, renderers, destinations, now, ahead)
         self._ahead = ahead
-        watchdog = Watchdog(limits.job_limit_s, self._end_hung)
+        self._find_model, self._unopened = find_model, deque(opened_early)
+        watchdog = Watchdog(limits.job_limit_s, self._end_hung, self._note_slow)
+        self._unfinished = Unfinished(
+            store, now, limits, lambda name, bundle: self._count(name, bundle=bundle), partial(self._away, "database")
+        )
+        self._check_device = check_device
+        self._device_lost = threading.Event()
         self._keeper = LeaseKeeper(self._renew, limits.lease_s / 3, "work-leases", watchdog)
         self._measures = Measures(heartbeat.counters)
         # Where one try is all that there is, no neighbour may cost it.
@@ -111,14 +125,30 @@ class Worker:
         self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
-        """Work until `stop` is set; then the job on the device is finished and those prepared are given back."""
+        """Work until `stop` is set; then the job on the device is finished and those prepared are given back.
+
+        Raises
+        ------
+        SystemExit
+            With the code `DEVICE_LOST`: the device is of no use to this process any more; all jobs are given back.
+        """
         self._stop = stop
-        self._sweep()
-        with self._keeper, self._working_ahead(), ThreadPoolExecutor(1, thread_name_prefix="infer") as device:
+        try:
+            self._check_device()
+        except DeviceError as error:  # no job is to blame
+            self._lose_device([], error)
+        else:
+            self._sweep()
+            self._work()
+        if self._device_lost.is_set():
+            raise SystemExit(DEVICE_LOST)
+
+    def _work(self) -> None:
+        with self._keeper, working_ahead(self._ahead), ThreadPoolExecutor(1, thread_name_prefix="infer") as device:
             present: Future[None] | None = None
             upcoming: list[Ready] = []
             looks_ahead = True
-            while not stop.is_set():
+            while not (self._stop.is_set() or self._device_lost.is_set()):
                 if present is not None and present.done():
                     present = present.result()  # raises what only a defect of this loop can raise
                 if present is None and upcoming:
@@ -131,6 +161,8 @@ class Worker:
                 taken = self._take_next(upcoming, is_busy=present is not None, looks_ahead=looks_ahead)
                 if taken is not None:
                     enqueue(upcoming, taken)
+                elif present is None and not upcoming:
+                    self._open_early()
                 elif present is not None and (upcoming or not looks_ahead):
                     wait([present], timeout=_BUSY_S)
             for each in upcoming:
@@ -143,18 +175,17 @@ class Worker:
         may_join = len(upcoming) < self._most_together and all(each.joins(upcoming[0]) for each in upcoming)
         return self._take(0.0) if is_busy and may_join else None
 
-    @contextmanager
-    def _working_ahead(self) -> Iterator[None]:
-        if self._ahead is None:
-            yield
+    def _open_early(self) -> None:
+        """Open the next bundle whose study has not come yet."""
+        if not self._unopened:
             return
-        thread = threading.Thread(target=self._ahead.run, name="work-ahead", daemon=True)
-        thread.start()
+        name = self._unopened.popleft()
         try:
-            yield
-        finally:
-            self._ahead.end()
-            thread.join()
+            self._find_model(name)
+        except DeviceLostError as error:
+            self._lose_device([], error)
+        except Exception as error:  # whatever is wrong with one bundle, the others go on; its jobs meet it and tell
+            log.warning("work.not_opened", bundle=name, reason=describe(error), place=place(error))
 
     def _take(self, timeout_s: float) -> Ready | None:
         """Claim and prepare the next job; None where there is none, or where it ended at once."""
@@ -199,9 +230,13 @@ class Worker:
 
     def _complete_all(self, batch: Sequence[Ready]) -> None:
         """Infer together, take each to its end; runs in the device thread."""
-        said = self._inferred_together(batch)
+        try:
+            said = self._inferred_together(batch)
+        except DeviceLostError as error:  # whichever of them is to blame: each is alone on the device the next time
+            self._lose_device([each.hand for each in batch], error)
+            return
         for index, (each, outcomes) in enumerate(zip(batch, said, strict=True)):
-            if index and self._stop.is_set():
+            if index and (self._stop.is_set() or self._device_lost.is_set()):
                 self._give_back(each.hand)
             else:
                 self._complete(each.hand, each.prepared, outcomes)
@@ -216,6 +251,8 @@ class Worker:
             each.hand.lease.begin()
         try:
             said = self._execution.infer_many([each.prepared for each in batch])
+        except DeviceLostError:
+            raise
         except Exception as error:  # whichever of them is to blame, it shall say so by itself and spoil no other
             log.warning("work.not_together", jobs=len(batch), reason=describe(error), place=place(error))
             return alone
@@ -292,56 +329,41 @@ class Worker:
             log.warning("job.lease_lost", job_id=hand.claim.job_id)
             self._count("leases_lost")
             self._settle(hand)
+        except DeviceLostError as error:
+            self._lose_device([hand], error)
         except Exception as error:  # whatever one study does to a model, the next study must not wait
-            self._fail(hand, error)
+            self._lacks_disk = self._lacks_disk or is_of_disk(error)
+            self._unfinished.failed(hand.claim, error)
+            self._settle(hand)
         return None
 
-    def _fail(self, hand: InHand, error: Exception) -> None:
-        self._note_failure(hand.claim, error)
-        self._settle(hand)
+    def _note_slow(self, claim: Claim) -> None:
+        self._heartbeat.degraded("job", f"no result of job {claim.job_id} within {self._limits.job_limit_s / 2:g} s")
 
     def _end_hung(self, claim: Claim) -> None:
         """Say that a job hangs and end this process: nothing else ends a call that does not return."""
         log.error("job.hung", job_id=claim.job_id, bundle=claim.bundle, limit_s=self._limits.job_limit_s)
         try:
-            self._note_failure(claim, JobHungError(f"no result within {self._limits.job_limit_s:g} s"))
+            self._unfinished.failed(claim, JobHungError(f"no result within {self._limits.job_limit_s:g} s"))
         finally:
-            os._exit(_HUNG)
-
-    def _note_failure(self, claim: Claim, error: Exception) -> None:
-        reason = describe(error)
-        self._lacks_disk = self._lacks_disk or is_of_disk(error)
-        is_last = claim.attempt >= self._limits.max_attempts and not is_of_disk(error)
-        will_retry = may_pass(error) and not is_last
-        log.warning("job.failed", job_id=claim.job_id, reason=reason, place=place(error), will_retry=will_retry)
-        try:
-            with self._store.write() as connection:
-                if will_retry:
-                    delay = retry_delay(claim.attempt, self._limits.retry_first, self._limits.retry_limit)
-                    is_released = jobs.release_for_retry(connection, claim, self._now(), reason, delay)
-                    if is_released and is_of_disk(error):
-                        forgive_attempt(connection, claim)
-                else:
-                    tries = f" (try {claim.attempt} of {self._limits.max_attempts})" if may_pass(error) else ""
-                    jobs.kill(connection, claim, self._now(), reason + tries)
-        except DatabaseAwayError as away:
-            # The lease runs out and the dispatcher queues the job again.
-            self._away("database", away)
-        self._count("jobs_retried" if will_retry else "jobs_dead", bundle=claim.bundle)
+            os._exit(HUNG)
 
     def _give_back(self, hand: InHand) -> None:
-        """Queue a job again that was prepared and not begun; the try does not count."""
-        try:
-            with self._store.write() as connection:
-                now = self._now()
-                if jobs.release_for_retry(connection, hand.claim, now, "the worker was stopped", timedelta(0)):
-                    forgive_attempt(connection, hand.claim)
-        except DatabaseAwayError as error:
-            log.warning("job.give_back_failed", job_id=hand.claim.job_id, reason=str(error))
+        self._unfinished.not_begun(hand.claim)
         self._settle(hand)
+
+    def _lose_device(self, hands: Sequence[InHand], error: DeviceError) -> None:
+        """End with what is in hand: no job can be done by this process any more."""
+        log.error("work.device_lost", reason=describe(error), jobs=len(hands))
+        self._heartbeat.degraded("device", describe(error))
+        self._device_lost.set()
+        for hand in hands:
+            self._unfinished.lost_device(hand.claim, error)
+            self._settle(hand)
 
     def _settle(self, hand: InHand) -> None:
         self._keeper.release(hand.lease)
+        self._heartbeat.recovered("job")
         hand.received.ack()
 
     def _can_write(self) -> bool:

@@ -19,6 +19,7 @@ job = sa.Table(
     sa.Column("priority", sa.String(8), nullable=False),  # stat | routine
     sa.Column("destinations", sa.JSON, nullable=False),  # names
     sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("device_losses", sa.Integer, nullable=False, server_default="0"),  # tries that took the worker's device
     sa.Column("available_at", UtcDateTime, nullable=False),  # not claimed before
     sa.Column("lease_owner", sa.String(64)),
     sa.Column("lease_expires_at", UtcDateTime),
