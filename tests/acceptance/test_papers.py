@@ -22,6 +22,7 @@ import pydicom
 import pytest
 from joserfc.jwk import ECKey, KeySet
 
+from gateway.exchange.deidentified import KeyedPseudonyms, secret_key
 from gateway.job import State
 from gateway.store import Store, open_store
 from gateway.store.deliveries import DeliveryFilter, DeliveryState, list_deliveries
@@ -106,6 +107,7 @@ class Site:
             "DEAD": lambda: self._jobs(State.DEAD)[0],
             "FILE": lambda: self._quarantined()[0],
             "DELIVERY": lambda: self._deliveries("failed")[0],
+            "PSEUDONYM": lambda: KeyedPseudonyms(secret_key(self.gateway.data_dir)).uid(self.study),
         }
         return {name: look() for name, look in known.items() if re.search(rf"\${name}\b", text)}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,10 +16,12 @@ import pydicom
 import pytest
 import sqlalchemy as sa
 from pika.exceptions import ChannelClosedByBroker
-from pydicom.uid import generate_uid
+from pydicom.uid import UID, generate_uid
 
 from tests.acceptance.conftest import MakeGateway
 from tests.acceptance.gateway_process import GatewayProcess, storescu
+from tests.delivering import storescp
+from tests.querying import dcmtk
 from tests.services.process import HANGS_S, LOOPBACK, free_port, wait_until
 from tests.studies import RealData
 
@@ -27,9 +30,14 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1500)]
 MARK = "ZQXMARK"
 BIRTH = "19330707"
 MARKS = (MARK.encode(), BIRTH.encode(), b"1933-07-07")
-TOML = """
+RULES = """
 [[rules]]
-name = "everything"
+name = "volumes"
+match.modality = ["MR"]
+bundles = ["mr-hippocampus"]
+
+[[rules]]
+name = "everything else"
 bundles = ["cxr-pneumonia"]
 """
 OPERATING_COLUMNS = {
@@ -46,13 +54,16 @@ def marked(files: list[Path], folder: Path) -> list[Path]:
     """Return studies that name a patient wherever a hospital does, and some that are broken."""
     folder.mkdir()
     made = []
+    studies: defaultdict[str, UID] = defaultdict(generate_uid)
     for number, file in enumerate(files):
         data_set = pydicom.dcmread(file)
-        data_set.PatientName, data_set.PatientID = f"{MARK}^Jane", f"{MARK}-{number}"
-        data_set.PatientBirthDate, data_set.AccessionNumber = BIRTH, f"{MARK}{number}"
+        study_uid = studies[data_set.StudyInstanceUID]
+        of_study = list(studies.values()).index(study_uid)
+        data_set.PatientName, data_set.PatientID = f"{MARK}^Jane", f"{MARK}-{of_study}"
+        data_set.PatientBirthDate, data_set.AccessionNumber = BIRTH, f"{MARK}{of_study}"
         data_set.ReferringPhysicianName, data_set.InstitutionName = f"{MARK}^Doc", f"{MARK} Clinic"
         data_set.StudyDescription = data_set.SeriesDescription = f"{MARK} chest"
-        data_set.StudyInstanceUID, data_set.SOPInstanceUID = generate_uid(), generate_uid()
+        data_set.StudyInstanceUID, data_set.SOPInstanceUID = study_uid, generate_uid()
         data_set.file_meta.MediaStorageSOPInstanceUID = data_set.SOPInstanceUID
         made.append(folder / f"{number}.dcm")
         data_set.save_as(made[-1])
@@ -63,6 +74,19 @@ def marked(files: list[Path], folder: Path) -> list[Path]:
     made.append(folder / "odd.dcm")
     odd.save_as(made[-1])
     return made
+
+
+def destinations(absent: int, pacs: int, research: int) -> str:
+    """Return the tables of three destinations, by their ports."""
+    addresses = {"AWAY": f"GONE@{LOOPBACK}:{absent}", "PACS": f"PACS@{LOOPBACK}:{pacs}"}
+    addresses["RESEARCH"] = f"RESEARCH@{LOOPBACK}:{research}"
+    tables = "".join(f'[destinations.{name}]\naddress = "{address}"\n' for name, address in addresses.items())
+    return f'{tables}deidentify = "basic"\n'
+
+
+def dumped(file: Path) -> bytes:
+    """Return what dcmtk reads in a file."""
+    return dcmtk("dcmdump", "+L", "-Un", "+U8", str(file)).encode()
 
 
 @contextmanager
@@ -101,12 +125,21 @@ def waiting(url: str, prefix: str) -> int:
     return sum(each.method.message_count for each in counted)
 
 
-def queued(url: str, prefix: str) -> list[bytes]:
-    """Return bodies and properties of what waits in the queues, which stays there."""
+def dead_letter(url: str, prefix: str) -> None:
+    """Refuse a message, which RabbitMQ then puts into the dead queue, and publish it again for its job."""
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        got, properties, body = channel.basic_get(f"{prefix}.routine")
+        channel.basic_reject(got.delivery_tag, requeue=False)
+        channel.basic_publish("", f"{prefix}.routine", body, properties)
+
+
+def queued(url: str, prefix: str, *names: str) -> list[bytes]:
+    """Return bodies and properties of what waits in queues, which stays there."""
     connection = pika.BlockingConnection(pika.URLParameters(url))
     channel = connection.channel()
     found: list[bytes] = []
-    for name in ("stat", "routine"):
+    for name in names:
         while (got := channel.basic_get(f"{prefix}.{name}"))[0] is not None:
             found += [bytes(got[2]), str(got[1]).encode()]
     connection.close()  # what was not acknowledged goes back
@@ -131,12 +164,21 @@ def ask_with_marks(gateway: GatewayProcess) -> list[bytes]:
         for method, path, content in asked:
             kind = "application/x-www-form-urlencoded" if path.endswith("_search") else "application/dicom"
             answer = client.request(method, path, content=content, headers={"Content-Type": kind} if content else {})
-            if answer.status_code >= 400 and "html" not in answer.headers.get("content-type", ""):
+            if answer.status_code >= 400:
                 errors.append(answer.content)
     keys = ["-k", "QueryRetrieveLevel=STUDY", "-k", f"PatientName={MARK}*", "-k", f"StudyDate={MARK}"]
     find = ["findscu", "-S", "-aec", "HYBRIDMED", LOOPBACK, str(gateway.dicom_port), *keys]
     subprocess.run(find, capture_output=True, timeout=HANGS_S, check=False)
     return errors
+
+
+def error_pages(gateway: GatewayProcess, study_uids: Collection[str]) -> list[bytes]:
+    """Return what a browser is told that asks for what is not there, by addresses without marks: pages name them."""
+    paths = ["/nowhere", "/studies/1.2.3", "/worklist?page=x", *(f"/studies/{uid}/nowhere" for uid in study_uids)]
+    with httpx.Client(base_url=gateway.url, timeout=120, trust_env=False, headers={"Accept": "text/html"}) as browser:
+        answers = [browser.get(path) for path in paths]
+        answers.append(browser.post("/studies/1.2.3/verify", data={"action": "x"}))
+    return [answer.content for answer in answers if answer.is_error]
 
 
 def operating_texts(url: str) -> list[bytes]:
@@ -153,21 +195,33 @@ def operating_texts(url: str) -> list[bytes]:
 def test_marks_are_found_nowhere_that_they_may_not_be(
     make_grown: MakeGateway, real_data: RealData, tmp_path: Path, broker_url: str, postgres_url: str
 ) -> None:
-    """Logs, metrics, queue messages, traces, errors, file names, reasons; the trail and FHIR do name the patient."""
-    with collector() as (traces_url, traces):
+    """Logs, metrics, queue messages, traces, errors, file names, reasons; the trail and FHIR do name the patient.
+
+    Of three destinations one is away, one takes everything, and one is for research: what it got is searched, too.
+    """
+    with (
+        collector() as (traces_url, traces),
+        storescp(tmp_path / "pacs") as pacs,
+        storescp(tmp_path / "research") as research,
+    ):
         settings = {"HYBRIDMED_TRACING__ENDPOINT": traces_url, "HYBRIDMED_LOG_LEVEL": "DEBUG"}
-        settings["HYBRIDMED_DESTINATIONS"] = f"PACS=GONE@{LOOPBACK}:{free_port()}"
-        front = make_grown(toml=TOML, roles="receive,dispatch,deliver,web", **settings)
+        toml = destinations(free_port(), pacs, research) + RULES
+        front = make_grown(toml=toml, roles="receive,dispatch,deliver,web", **settings)
         front.start()
-        files = marked(real_data.cxr, tmp_path / "marked")
+        files = marked([*real_data.cxr, *real_data.studies()["mr"]], tmp_path / "marked")
+        studies = {str(pydicom.dcmread(file, stop_before_pixels=True).StudyInstanceUID) for file in files}
         storescu(front.address, files)
-        front.wait_for_studies(len(files))
-        wait_until(lambda: waiting(broker_url, "hybridmed.jobs") >= len(files), HANGS_S, "messages in the queues")
-        messages = queued(broker_url, "hybridmed.jobs")
-        work = make_grown(toml=TOML, roles="work", HYBRIDMED_DATA_DIR=str(front.data_dir), **settings)
+        front.wait_for_studies(len(studies))
+        wait_until(lambda: waiting(broker_url, "hybridmed.jobs") >= len(studies), HANGS_S, "messages in the queues")
+        dead_letter(broker_url, "hybridmed.jobs")
+        messages = queued(broker_url, "hybridmed.jobs", "stat", "routine")
+        dead_messages = queued(broker_url, "hybridmed.jobs", "dead")
+        work = make_grown(toml=toml, roles="work", HYBRIDMED_DATA_DIR=str(front.data_dir), **settings)
         work.program.start()
-        jobs = front.wait_for_jobs(len(files))
+        jobs = front.wait_for_jobs(len(studies))
+        delivered = [*front.wait_for_deliveries("PACS"), *front.wait_for_deliveries("RESEARCH")]
         errors = ask_with_marks(front)
+        pages = error_pages(front, studies)
         wait_until(lambda: "delivery.away" in front.log_text(), HANGS_S, "the PACS that is away is noticed")
         metrics = httpx.get(f"{front.url}/metrics", timeout=120, trust_env=False).content
         audit = front.cli("audit", "export").stdout.encode()
@@ -180,8 +234,11 @@ def test_marks_are_found_nowhere_that_they_may_not_be(
         "logs": [front.log_text().encode(), work.log_text().encode()],
         "metrics": [metrics],
         "queue": messages,
+        "dead queue": dead_messages,
         "traces": traces,
         "errors": errors,
+        "error pages": pages,
+        "research": [dumped(file) for file in (tmp_path / "research").iterdir()],
         "file names": [names],
         "reasons": operating_texts(postgres_url),
     }
@@ -189,7 +246,11 @@ def test_marks_are_found_nowhere_that_they_may_not_be(
         name: text[:500] for name, texts in places.items() for text in texts if any(mark in text for mark in MARKS)
     }
     assert leaks == {}
-    assert len(jobs) == len(files)
+    assert len(jobs) == len(studies)
     assert all(places[name] for name in places)
+    assert {row["state"] for row in delivered} == {"done"}
+    assert all(MARK.encode() in dumped(file) for file in (tmp_path / "pacs").iterdir())
+    assert all(b"<html" in page for page in pages[:2])
+    assert [uid for uid in studies if any(uid.encode() in text for text in places["research"])] == []
     assert MARK.encode() in audit
     assert MARK.encode() in patients

@@ -1,6 +1,7 @@
 """Broken input for the gateway: `python -m tests.fuzz [--inputs 100000] [--seed N] [--part dicom] [--report FILE]`.
 
 corpus.py   whole data sets to begin with: made ones, and the odd files where they are at hand
+requests.py whole requests to the DIMSE services besides storage; receiver.py  a receiver that offers all of them
 changes.py  changes of bytes, whatever they mean
 mutation.py data sets, commands and PDUs, broken with a seed
 peer.py     a hand-made sender: writes any bytes, and says how the receiver ended it

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
+from gateway.errors import CannotUnderstandError
+from gateway.header import read_part10
 from tests.fuzz.corpus import Seed
-from tests.fuzz.mutation import Attempt, attempt
+from tests.fuzz.mutation import Attempt, attempt, store_request
 from tests.fuzz.peer import PATIENCE_S, attack
 from tests.fuzz.target import Target
 from tests.services.process import wait_until
@@ -23,6 +27,7 @@ ROUND = 200
 GROWTH_MIB = 64
 """By which a process may grow, however many inputs it is sent."""
 _SETTLE_S = 30
+_MOST_LINES = 20
 _LOADED = 5
 """Rounds."""
 
@@ -36,6 +41,8 @@ class Findings:
     faults: list[str] = field(default_factory=list)
     """What must not be."""
     grown_mib: dict[str, float] = field(default_factory=dict)
+    accepted: dict[str, set[str]] = field(default_factory=dict)
+    """Path -> digests of data sets that were answered with success."""
     memory_mib: dict[str, list[float]] = field(default_factory=dict)
     """Path -> the memory of the process after each round."""
 
@@ -93,23 +100,27 @@ def _answers(targets: Sequence[Target], one: Attempt) -> dict[str, str]:
             answers = {target.path: attack(target.port, one, LIMIT_S, patience_s) for target in targets}
         except OSError as error:
             return {target.path: f"unreachable: {type(error).__name__}" for target in targets}
-        if not _disagree(answers):
+        if one.kind == "service" or not _disagree(answers):
             break
     return answers
 
 
 def _judge(number: int, one: Attempt, answers: dict[str, str], findings: Findings) -> None:
     for path, answer in answers.items():
-        findings.count(path, answer)
+        findings.count(path, answer if one.kind != "service" else f"{one.service} {answer}")
+        if answer == "status 0000" and one.kept_digest is not None:
+            findings.accepted.setdefault(path, set()).add(one.kept_digest)
         if answer == "hang":
             findings.faults.append(f"input {number} ({one.kind}): no end within {LIMIT_S:g} s, {path} path")
-    if _disagree(answers):
+    if one.kind != "service" and _disagree(answers):  # what a service says depends on what it was asked before
         findings.faults.append(f"input {number} ({one.kind}): {answers}")
 
 
 def _warm_up(targets: Sequence[Target], seeds: Sequence[Seed]) -> None:
-    """Send a few whole data sets, so that what is loaded once is loaded."""
+    """Send a whole data set, which requests ask for, and a few broken ones, so that what is loaded once is loaded."""
+    whole = Attempt("data set", seeds[0], store_request(seeds[0]), seeds[0].data, 16384)
     for target in targets:
+        attack(target.port, whole, LIMIT_S)
         for number in range(8):
             attack(target.port, attempt(number, 0, seeds[:3]), LIMIT_S)
 
@@ -129,6 +140,37 @@ def _settle(target: Target, memory_mib: float, threads: int, findings: Findings)
         wait_until(lambda: target.threads() <= threads, _SETTLE_S, "threads")
     except TimeoutError:
         findings.faults.append(f"{target.path} path: {target.threads()} threads, {threads} before")
-    if target.kept()[1]:
-        findings.faults.append(f"{target.path} path: half-written files are left")
+    try:
+        wait_until(lambda: target.half_written() == 0, _SETTLE_S, "half-written files")
+    except TimeoutError:
+        findings.faults.append(f"{target.path} path: {target.half_written()} half-written files are left")
+    _compare(target, findings)
+    findings.faults += [f"{target.path} path: {line[:500]}" for line in target.unforeseen()[:_MOST_LINES]]
     findings.judge_growth(target.path, memory_mib, target.memory_mib())
+
+
+def _compare(target: Target, findings: Findings) -> None:
+    """Look whether what was answered with success is in the index, and what is there lies on disk as it was sent."""
+    try:
+        wait_until(lambda: target.spooled() == 0, _SETTLE_S, "everything in the index")
+    except TimeoutError:
+        findings.faults.append(f"{target.path} path: {target.spooled()} files wait for the index")
+    kept = target.kept()
+    lost = findings.accepted.get(target.path, set()) - kept.keys()
+    damaged = [digest for digest, file in kept.items() if _digest(file) != digest]
+    for digests, what in (
+        (sorted(lost), "answered with success and not in the index"),
+        (damaged, "not on disk as it was sent"),
+    ):
+        findings.faults += [f"{target.path} path: data set {digest} {what}" for digest in digests[:_MOST_LINES]]
+
+
+def _digest(file: Path) -> str:
+    """Return the digest of a kept data set; '' where it cannot be read."""
+    try:
+        with file.open("rb") as stream:
+            part10 = read_part10(stream)
+            stream.seek(part10.data_set_offset)
+            return hashlib.sha256(part10.transfer_syntax_uid.encode() + stream.read()).hexdigest()
+    except (OSError, CannotUnderstandError):
+        return ""

@@ -9,6 +9,7 @@ import socket
 import struct
 
 from tests.fuzz.mutation import Attempt
+from tests.receiving import CT, EXPLICIT
 
 _A_ASSOCIATE_AC, P_DATA_TF, _A_ABORT = 2, 4, 7
 _STATUS = b"\0\0\0\x09\x02\0\0\0"
@@ -32,6 +33,8 @@ def attack(port: int, attempt: Attempt, limit_s: float, patience_s: float = PATI
     """
     with socket.create_connection(("127.0.0.1", port), timeout=limit_s) as peer:
         opening = associate_rq(attempt.seed.sop_class_uid, attempt.seed.transfer_syntax_uid)
+        if attempt.service == "C-GET":
+            opening = _with_storage(opening)
         message = _pdus(attempt)
         if attempt.noise is not None and attempt.kind == "association":
             opening = attempt.noise(opening)
@@ -71,8 +74,19 @@ def associate_rq(sop_class_uid: str, transfer_syntax_uid: str, calling_ae: str =
     return struct.pack(">BxL", 1, len(body)) + body
 
 
+def _with_storage(opening: bytes) -> bytes:
+    """Offer to take CT images on the same association, as whoever retrieves by C-GET does (PS3.7 D.3.3.4)."""
+    context = b"\x03\0\0\0" + _item(0x30, CT.encode()) + _item(0x40, EXPLICIT.encode())
+    role = _item(0x54, struct.pack(">H", len(CT)) + CT.encode() + b"\0\x01")
+    at = opening.index(_item(0x51, struct.pack(">L", 16384)))  # the first item of the user information
+    body = opening[6 : at - 4] + _item(0x20, context) + _item(0x50, opening[at:] + role)
+    return struct.pack(">BxL", 1, len(body)) + body
+
+
 def _pdus(attempt: Attempt) -> bytes:
     pieces = [p_data(attempt.command, 3)]
+    if attempt.service != "C-STORE" and not attempt.data:
+        return pieces[0]
     for start in range(0, len(attempt.data) or 1, attempt.cut):
         is_last = start + attempt.cut >= len(attempt.data)
         pieces.append(p_data(attempt.data[start : start + attempt.cut], 2 if is_last else 0))
@@ -85,7 +99,7 @@ def p_data(payload: bytes, control: int) -> bytes:
 
 
 def _outcome(peer: socket.socket) -> str:
-    """Read to the end; say what the first answer to a C-STORE was, or how it ended without."""
+    """Read to the end; say what the first answer to a request was, or how it ended without."""
     said = ""
     while True:
         try:

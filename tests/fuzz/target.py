@@ -14,11 +14,15 @@ import sqlalchemy as sa
 
 from gateway.store import open_store, schema
 from gateway.store.tables import instance, quarantine
+from tests.fuzz.requests import COMPLETE_STUDY
 from tests.services.process import free_port, listens, wait_until
+from tests.stores import add_series, add_study
 
 _START_S = 60
 _END_S = 60
 _MIB = 1 << 20
+_UNFORESEEN = ("request.failed", "thread.failed", "Traceback")
+"""Of what the log tells; `workitem.failed` has an answer."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +47,31 @@ class Target:
         """Return how many threads it has."""
         return int(psutil.Process(self.process.pid).num_threads())
 
-    def kept(self) -> tuple[int, int]:
-        """Return how many objects are in the index or put aside, and how many files lie half-written."""
+    def half_written(self) -> int:
+        """Return how many files lie half-written."""
+        return sum(1 for _ in (self.data_dir / "incoming").rglob("*.part"))
+
+    def spooled(self) -> int:
+        """Return how many files are not in the index yet."""
+        return sum(1 for _ in (self.data_dir / "incoming").rglob("*.dcm"))
+
+    def kept(self) -> dict[str, Path]:
+        """Return digest and file of every object that is in the index or put aside."""
         store = open_store(f"sqlite:///{self.data_dir / 'hybridmed.db'}", self.data_dir)
         try:
             with store.read() as connection:
-                indexed = connection.scalar(sa.select(sa.func.count()).select_from(instance)) or 0
-                put_aside = connection.scalar(sa.select(sa.func.count()).select_from(quarantine)) or 0
+                indexed = connection.execute(sa.select(instance.c.digest, instance.c.path)).all()
+                put_aside = connection.scalars(sa.select(quarantine.c.path)).all()
         finally:
             store.close()
-        half_written = sum(1 for _ in (self.data_dir / "incoming").rglob("*.part"))
-        return indexed + put_aside, half_written
+        kept = {path.rpartition("_")[2].removesuffix(".dcm"): path for path in put_aside}
+        kept.update((row.digest, row.path) for row in indexed)
+        return {digest: self.data_dir / path for digest, path in kept.items()}
+
+    def unforeseen(self) -> list[str]:
+        """Return the lines of the log that tell of an error that nobody foresaw."""
+        lines = (self.data_dir / "log").read_text(errors="replace").splitlines()
+        return [line for line in lines if any(each in line for each in _UNFORESEEN)]
 
 
 @contextmanager
@@ -62,9 +80,12 @@ def running(home: Path, path: str) -> Iterator[Target]:
     home.mkdir(parents=True)
     store = open_store(f"sqlite:///{home / 'hybridmed.db'}", home)
     schema.upgrade(store)
+    with store.write() as connection:
+        add_study(connection, COMPLETE_STUDY)
+        add_series(connection, COMPLETE_STUDY, f"{COMPLETE_STUDY}.1")
     store.close()
     port = free_port()
-    command = [sys.executable, "-m", "tests.receiving_process", str(home), str(port), path]
+    command = [sys.executable, "-m", "tests.fuzz.receiver", str(home), str(port), path]
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:

@@ -8,7 +8,11 @@ load.py       modalities that send studies, and send again what was not answered
 pacs.py       the destination: takes results, or refuses, hangs and dawdles
 proxy.py      TCP between the gateway and a peer, to reset, refuse, stall, slow down and half-close
 site.py       everything that runs; disk.py  its file system; servers.py  its own PostgreSQL and RabbitMQ
-fault.py      what a fault is; killing.py, peers.py, storage.py, services.py  the faults; catalogue.py  all of them
+preload.py    C libraries in the gateway: clock.py  its time of day; power.py  what of its writes outlives the power
+device.py     a worker's device, which fails on order
+fault.py      what a fault is; killing.py, hanging.py, peers.py, storage.py, services.py, clocks.py  the faults
+retention.py  studies removed meanwhile; catalogue.py  all faults
+sign.py       by what a fault is seen
 watch.py      /readyz, /metrics and doctor: is it seen, is it over
 campaign.py   faults in rounds, singly and in pairs
 verdict.py    lost, doubled, stuck: model against disk, database, queue, PACS and FHIR

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,7 +10,8 @@ from dataclasses import dataclass, field
 
 from tests.acceptance.faults import verdict
 from tests.acceptance.faults.catalogue import choose
-from tests.acceptance.faults.fault import End, Fault
+from tests.acceptance.faults.fault import POWER, End, Fault
+from tests.acceptance.faults.sign import Sample, Sign
 from tests.acceptance.faults.site import Site
 from tests.acceptance.faults.verdict import Verdict
 from tests.acceptance.faults.watch import OVER_WITHIN_S, Sight, Watch
@@ -45,7 +45,10 @@ class Course:
 
     strikes: list[Strike] = field(default_factory=list)
     rounds: list[Verdict] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    """Faults that cannot be done here -> what is missing."""
+    without_sign: dict[str, str] = field(default_factory=dict)
+    """Faults that show nowhere -> why."""
     took_s: float = 0.0
 
     @property
@@ -99,9 +102,10 @@ class Campaign:
         self._dice = random.Random(site.plan.seed)
         self._watch = Watch(site)
         self._looks: Counter[str] = Counter()
-        able, skipped = choose(site)
-        self._able = [fault for fault in able if re.search(only, fault.name)]
-        self._course = Course(skipped=skipped)
+        able, skipped = choose(site, only)
+        self._able = able
+        unseen = {fault.name: fault.sign for fault in self._able if isinstance(fault.sign, str)}
+        self._course = Course(missing=skipped, without_sign=unseen)
 
     def run(self) -> Course:
         """Return what was found; ends early where the gateway does not come back."""
@@ -146,22 +150,25 @@ class Campaign:
     def _choose(self, most: int) -> Sequence[Fault]:
         weights = [fault.weight for fault in self._able]
         first = self._dice.choices(self._able, weights)[0]
-        others = [fault for fault in self._able if fault.subject not in {first.subject, "all"}]
-        if most < 2 or not others or first.subject == "all" or self._dice.random() > _PAIR_SHARE:
+        others = [fault for fault in self._able if fault.goes_with(first)]
+        if most < 2 or not others or self._dice.random() > _PAIR_SHARE:
             return [first]
-        return [first, self._dice.choices(others, [fault.weight for fault in others])[0]]
+        pair = [first, self._dice.choices(others, [fault.weight for fault in others])[0]]
+        return sorted(pair, key=lambda fault: fault.subject == POWER)
 
     def _strike(self, strike: Strike, faults: Sequence[Fault]) -> None:
         began = time.monotonic()
+        before = self._watch.samples()
         ends: list[End] = []
         try:
             for fault in faults:
                 ends.append(fault.begin(self._site, self._dice))
                 time.sleep(self._dice.uniform(0, 0.5) if len(faults) > 1 else 0)
-            self._hold(strike, faults)
+            self._hold(strike, faults, before)
         finally:
+            last = [ends.pop()] if len(ends) == len(faults) and faults[-1].subject == POWER else []
             self._dice.shuffle(ends)
-            for end in ends:
+            for end in (*ends, *last):
                 end()
             strike.lasted_s = round(time.monotonic() - began, 1)
         over_s = self._watch.wait_until_over(self._over_within_s)
@@ -170,14 +177,16 @@ class Campaign:
             strike.trouble = f"not over within {self._over_within_s:.0f} s: {self._watch.why_not()}"
             self._watch.wait_until_over(_LAST_CHANCE_S)
 
-    def _hold(self, strike: Strike, faults: Sequence[Fault]) -> None:
+    def _hold(self, strike: Strike, faults: Sequence[Fault], before: Sequence[Sample]) -> None:
         """Let it last; what degrades the gateway is held a few times until it is seen."""
         until = time.monotonic() + max(self._dice.uniform(*fault.lasts_s) for fault in faults)
-        shown = [fault for fault in faults if fault.part and self._looks[fault.name] < _LOOKS]
-        for fault in shown if len(faults) == 1 else ():
-            asks_doctor = self._looks[fault.name] == 0
-            self._looks[fault.name] += 1
-            strike.seen[fault.name] = self._watch.look_for(fault.part, _SEEN_WITHIN_S, asks_doctor=asks_doctor)
+        for fault in faults if len(faults) == 1 else ():
+            if isinstance(fault.sign, Sign) and self._looks[fault.name] < _LOOKS:
+                asks_doctor = self._looks[fault.name] == 0
+                self._looks[fault.name] += 1
+                strike.seen[fault.name] = self._watch.look_for(
+                    fault.sign, before, _SEEN_WITHIN_S, asks_doctor=asks_doctor
+                )
         time.sleep(max(0.0, until - time.monotonic()))
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+
+from tests.acceptance.faults import preload
 
 _SOURCE = Path(__file__).with_name("clock.c")
 
@@ -21,21 +21,15 @@ class Clock:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._library, self._file = folder / "clock.so", folder / "clock"
+        self.library = preload.make(_SOURCE, folder)
+        """What is preloaded."""
+        self._file = folder / "clock"
         self.set(0)
-        command = ["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", str(self._library), str(_SOURCE), "-ldl"]
-        subprocess.run(command, check=True, capture_output=True)
-
-    @staticmethod
-    def can_make() -> bool:
-        """Say whether there is a C compiler."""
-        return shutil.which("cc") is not None
 
     @property
     def env(self) -> Mapping[str, str]:
         """Of a program that is to tell this time."""
-        return {"LD_PRELOAD": str(self._library), "TEST_CLOCK_FILE": str(self._file)}
+        return {"TEST_CLOCK_FILE": str(self._file)}
 
     def set(self, seconds: int) -> None:
         """Let it be so many seconds off from now on."""

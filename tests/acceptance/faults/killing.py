@@ -10,18 +10,22 @@ import signal
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import psutil
 import pydicom
 import sqlalchemy as sa
 
-from tests.acceptance.faults.fault import Begin, End, Fault, over_at_once
+from tests.acceptance.faults.fault import POWER, SOON, Begin, End, Fault, over_at_once
 from tests.acceptance.faults.site import LEASE_S, ROLES, Site
 from tests.services.process import wait_until
 
 _BUSY_WITHIN_S = 8.0
 _HEADROOM_BYTES = 24 << 20
 _LISTED_WITHIN_S = 60.0
+_WRITTEN_WITHIN_S = 4.0
+_WRITING_S = 0.01
+_GLANCE_S = 0.001
 
 
 def _kill(role: str) -> Begin:
@@ -89,23 +93,39 @@ def _feed(pid: int) -> None:
 
 
 def _lose_power(site: Site, dice: random.Random) -> End:
-    """End everything at once; of what was never answered only a part is left on the disk."""
+    """End everything at once, while an instance is written where one comes soon; at the end the power is back."""
+    deadline = time.monotonic() + _WRITTEN_WITHIN_S
+    while not _is_writing(site) and time.monotonic() < deadline:
+        time.sleep(_GLANCE_S)
+    time.sleep(dice.uniform(0, _WRITING_S))
     site.kill_all()
-    cut: list[str] = []
+    return partial(_return_power, site, dice)
+
+
+def _is_writing(site: Site) -> bool:
+    return any((site.gateway.data_dir / "incoming").glob("*/*.part"))
+
+
+def _return_power(site: Site, dice: random.Random) -> None:
+    """Take from the disk what was not durable, and start again."""
+    if site.power is None:
+        raise ValueError("this fault needs a C compiler")
     with site.load.silence():  # all answers that were given are written down
-        for path in sorted((site.gateway.data_dir / "incoming").glob("*/*.dcm")):
-            header = pydicom.dcmread(path, stop_before_pixels=True)
-            if not site.ledger.is_acknowledged(str(header.SOPInstanceUID)):
-                os.truncate(path, dice.randrange(path.stat().st_size))
-                cut.append(path.name)
-        for path in sorted((site.gateway.data_dir / "incoming").glob("*/*.part")):
-            os.truncate(path, dice.randrange(path.stat().st_size + 1))
-    site.cut_files += len(cut)
-    return partial(_start_and_tidy, site, cut)
+        spooled = {path: _sop_instance_uid(path) for path in (site.gateway.data_dir / "incoming").glob("*/*.dcm")}
+        loss = site.power.lose(dice)
+    site.cut_files += len(loss.cut)
+    site.lost_names += len(loss.names)
+    site.undone_writes += loss.undone
+    damaged = [path.name for path in loss.cut if path in spooled and not site.ledger.is_acknowledged(spooled[path])]
+    _start_and_tidy(site, damaged)
+
+
+def _sop_instance_uid(path: Path) -> str:
+    return str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID)
 
 
 def _start_and_tidy(site: Site, cut: Sequence[str]) -> None:
-    """Start again, and do as an operator does with the files that the start found damaged."""
+    """Start again, and do as an operator does with what was never answered and is found damaged."""
     site.start_again()
     if not cut:
         return
@@ -131,10 +151,10 @@ def _restart(site: Site, _dice: random.Random) -> End:
 KILLS = (
     *(Fault(f"kill -9 of {role}", role, _kill(role), weight=3) for role in ROLES),
     Fault("kill -9 of a busy worker", "work", _kill_busy_worker, weight=4),
-    Fault("worker hangs past its lease", "work", _stop("work"), (LEASE_S + 2, LEASE_S + 5)),
-    Fault("worker out of memory", "work", _starve_worker, (3, 6)),
-    *(Fault(f"{role} hangs", role, _stop(role), (2, 5), weight=1) for role in ("receive", "dispatch", "deliver")),
-    Fault("power lost", "all", _lose_power, weight=1),
+    Fault("worker hangs past its lease", "work", _stop("work"), (LEASE_S + 2, LEASE_S + 5), SOON),
+    Fault("worker out of memory", "work", _starve_worker, (3, 6), "the worker is started again"),
+    *(Fault(f"{role} hangs", role, _stop(role), (2, 5), SOON, weight=1) for role in ("receive", "dispatch", "deliver")),
+    Fault("power lost", POWER, _lose_power, needs_compiler=True),
     Fault("drain and start", "all", _restart, weight=1),
 )
 """Faults of our own processes."""

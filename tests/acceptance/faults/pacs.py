@@ -40,6 +40,8 @@ class Pacs:
         self._address = address
         self._ledger = ledger
         self._mood: Mood = "well"
+        self.refused = 0
+        """Objects, with a failure of its own."""
         self._changed = threading.Condition()
         self._entity = ApplicationEntity(AE_TITLE)
         self._entity.supported_contexts = list(AllStoragePresentationContexts)
@@ -79,6 +81,7 @@ class Pacs:
         if mood == "full":
             return _OUT_OF_RESOURCES
         if mood == "failing":
+            self.refused += 1
             return _PROCESSING_FAILURE
         request, dataset = event.request, event.dataset
         if not isinstance(request, C_STORE) or not isinstance(request.DataSet, io.BytesIO):

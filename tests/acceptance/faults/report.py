@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.acceptance.faults.campaign import Course, Strike
-from tests.acceptance.faults.site import Site
+from tests.acceptance.faults.site import Kind, Site
 
 
 def make_report(site: Site, course: Course) -> dict[str, Any]:
@@ -31,18 +31,34 @@ def make_report(site: Site, course: Course) -> dict[str, Any]:
         "answers_to_c_store": site.ledger.answers(),
         "results_at_pacs": len(arrivals),
         "arrivals_at_pacs": sum(map(len, arrivals.values())),
-        "instances_cut_by_power": site.cut_files,
+        "removed_by_retention": max((each.removed for each in course.rounds), default=0),
+        "taken_by_power": {
+            "files cut": site.cut_files,
+            "names": site.lost_names,
+            "writes of the database": site.undone_writes,
+        },
         "longest_recovery_s": max((strike.over_s or 0.0 for strike in course.strikes), default=0.0),
         "found": _found(course),
         "by_fault": _by_fault(course.strikes),
-        "not_done": course.skipped,
+        "missing": course.missing,
+        "without_sign": course.without_sign,
         "strikes": [dataclasses.asdict(strike) for strike in course.strikes],
     }
+
+
+def not_run(kind: Kind, why: str) -> dict[str, Any]:
+    """Return the report of a kind of which nothing could be done."""
+    return {"kind": kind, "faults": 0, "found": {}, "missing": {f"all faults with {kind}": why}}
 
 
 def is_good(report: dict[str, Any]) -> bool:
     """Say whether nothing was found."""
     return not any(report["found"].values())
+
+
+def is_complete(report: dict[str, Any]) -> bool:
+    """Say whether every fault could be done."""
+    return not report["missing"]
 
 
 def _found(course: Course) -> dict[str, list[str]]:

@@ -9,10 +9,11 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from tests.acceptance.faults.fault import Begin, End, Fault, Part, over_at_once
+from tests.acceptance.faults.fault import AT_ONCE, LATER, Begin, End, Fault, over_at_once
 from tests.acceptance.faults.peers import set_mode
 from tests.acceptance.faults.proxy import Mode, Proxy
 from tests.acceptance.faults.servers import Servers
+from tests.acceptance.faults.sign import BROKER_AWAY, BROKER_BLOCKS, DATABASE_AWAY, DATABASE_SILENT, Sign
 from tests.acceptance.faults.site import Kind, Site
 
 _GROWN: frozenset[Kind] = frozenset({"postgres"})
@@ -132,35 +133,35 @@ def _reorder_messages(site: Site, _dice: random.Random) -> End:
     return over_at_once
 
 
-def _fault(name: str, subject: str, begin: Begin, lasts_s: tuple[float, float] = (0, 0), part: Part = "") -> Fault:
-    return Fault(name, subject, begin, lasts_s, part, kinds=_GROWN)
+def _fault(
+    name: str, subject: str, begin: Begin, lasts_s: tuple[float, float] = (0, 0), sign: Sign | str = AT_ONCE
+) -> Fault:
+    return Fault(name, subject, begin, lasts_s, sign, kinds=_GROWN)
 
 
 SERVICES = (
-    _fault("PostgreSQL killed and started", "database", _kill_postgres, (1, 8), "database"),
+    _fault("PostgreSQL killed and started", "database", _kill_postgres, (1, 8), DATABASE_AWAY),
     _fault("connections to PostgreSQL ended", "database", _end_connections),
     _fault("connections to PostgreSQL reset", "database", _reset(_database)),
-    _fault("PostgreSQL unreachable", "database", _with_network(_database, "refuse"), (2, 8), "database"),
-    _fault("PostgreSQL silent", "database", _with_network(_database, "stall"), (2, 8)),
-    _fault("PostgreSQL slow", "database", _with_network(_database, "slow"), (3, 6)),
-    _fault("transactions that conflict", "database", _serialize, (3, 8)),
-    _fault("table of jobs locked", "database", _lock_jobs, (2, 6)),
-    _fault("RabbitMQ stopped and started", "broker", _stop_rabbitmq, (1, 6), "broker"),
-    _fault("RabbitMQ killed and started", "broker", _kill_rabbitmq, (1, 6), "broker"),
+    _fault("PostgreSQL unreachable", "database", _with_network(_database, "refuse"), (2, 8), DATABASE_AWAY),
+    _fault("PostgreSQL silent", "database", _with_network(_database, "stall"), (2, 8), DATABASE_SILENT),
+    _fault("PostgreSQL slow", "database", _with_network(_database, "slow"), (3, 6), LATER),
+    _fault("transactions that conflict", "database", _serialize, (3, 8), "conflicts are tried again"),
+    _fault("table of jobs locked", "database", _lock_jobs, (2, 6), DATABASE_SILENT),
+    _fault("RabbitMQ stopped and started", "broker", _stop_rabbitmq, (1, 6), BROKER_AWAY),
+    _fault("RabbitMQ killed and started", "broker", _kill_rabbitmq, (1, 6), BROKER_AWAY),
     _fault("connections to RabbitMQ reset", "broker", _reset(_broker)),
-    _fault("RabbitMQ unreachable", "broker", _with_network(_broker, "refuse"), (2, 8), "broker"),
-    _fault("RabbitMQ silent", "broker", _with_network(_broker, "stall"), (3, 9)),
-    _fault("RabbitMQ slow", "broker", _with_network(_broker, "slow"), (3, 6)),
+    _fault("RabbitMQ unreachable", "broker", _with_network(_broker, "refuse"), (2, 8), BROKER_AWAY),
+    _fault("RabbitMQ silent", "broker", _with_network(_broker, "stall"), (3, 9), BROKER_AWAY),
+    _fault("RabbitMQ slow", "broker", _with_network(_broker, "slow"), (3, 6), LATER),
     _fault(
         "RabbitMQ out of memory",
         "broker",
         _alarm("set_vm_memory_high_watermark", "0.000001", "0.4"),
         (3, 9),
-        "role dispatch",
+        BROKER_BLOCKS,
     ),
-    _fault(
-        "RabbitMQ out of disk", "broker", _alarm("set_disk_free_limit", "900000GB", "50MB"), (3, 9), "role dispatch"
-    ),
+    _fault("RabbitMQ out of disk", "broker", _alarm("set_disk_free_limit", "900000GB", "50MB"), (3, 9), BROKER_BLOCKS),
     _fault("messages repeated", "broker", _repeat_messages),
     _fault("messages reordered", "broker", _reorder_messages),
 )

@@ -15,11 +15,14 @@ import httpx
 import psutil
 import sqlalchemy as sa
 
+from tests.acceptance.faults import preload
 from tests.acceptance.faults.clock import Clock
+from tests.acceptance.faults.device import Device
 from tests.acceptance.faults.disk import Disk
 from tests.acceptance.faults.ledger import Ledger
 from tests.acceptance.faults.load import Load
 from tests.acceptance.faults.pacs import AE_TITLE, Pacs
+from tests.acceptance.faults.power import Power
 from tests.acceptance.faults.proxy import Proxy
 from tests.acceptance.faults.servers import Servers
 from tests.acceptance.faults.verdict import list_reports
@@ -32,6 +35,17 @@ ROLES = ("receive", "dispatch", "work", "deliver", "web")
 RESERVE_MIB = 64
 LEASE_S = 6.0
 QUIET_S = 1.0
+SILENCE_LIMIT_S = 25.0
+JOB_LIMIT_S = 90.0
+_MAX_AGE_S = 45
+_RETENTION = f"""
+[retention]
+max_age_days = {_MAX_AGE_S / 86400}
+min_age_hours = 0
+keep_unverified = false
+keep_reports = false
+every_s = 5
+"""
 
 
 @dataclass(frozen=True)
@@ -43,6 +57,8 @@ class Plan:
     every_s: float = 1.5
     """Mean pause of each modality between studies."""
     second_worker: bool = False
+    swallows: str = ""
+    """Paths that hold it are never made durable, whatever is synced: to prove that the harness finds it; '' none."""
 
 
 class Site:
@@ -59,11 +75,20 @@ class Site:
     def __init__(self, home: Path, plan: Plan) -> None:
         self.plan = plan
         self.ledger = Ledger()
+        self.device = Device(home / "device")
         self.disk: Disk | None = None
-        self.clock = Clock(home / "clock") if Clock.can_make() else None
+        can_preload = preload.can_make()
+        self.clock = Clock(home / "clock") if can_preload else None
+        self.power = Power(home / "power", home / "gateway" / "data", plan.swallows) if can_preload else None
         self.servers: Servers | None = None
         self.cut_files = 0
-        """Instances cut by a loss of power, which were never answered."""
+        """Files that lost bytes with the power."""
+        self.lost_names = 0
+        """Names of files and folders that went with the power."""
+        self.undone_writes = 0
+        """Of the database, by losses of power."""
+        self.operator: Program | None = None
+        """A command that an operator runs, one at a time."""
         self._home = home
         self._second: Program | None = None
 
@@ -94,6 +119,13 @@ class Site:
 
     def __exit__(self, *_exception: object) -> None:
         self._closing.close()
+
+    def operate(self, *arguments: str) -> Program:
+        """Begin a command of an operator, and return it."""
+        argv = [sys.executable, "-m", "gateway", *arguments]
+        self.operator = Program(argv, log=self._home / "operator.log", env=self.gateway.env, cwd=REPOSITORY)
+        self.operator.start()
+        return self.operator
 
     def tend(self) -> None:
         """Start the second worker again where it ended, as a service manager does."""
@@ -135,8 +167,9 @@ class Site:
     def kill_all(self) -> None:
         """End every process of the gateway at once."""
         self.gateway.kill()
-        if self._second is not None:
-            self._second.kill()
+        for program in (self._second, self.operator):
+            if program is not None:
+                program.kill()
 
     def start_again(self) -> None:
         """Start the gateway after `kill_all`."""
@@ -154,16 +187,27 @@ class Site:
             return self.servers.database_url
         return f"sqlite:///{self.gateway.data_dir / 'hybridmed.db'}"
 
+    def _preloaded_env(self) -> dict[str, str]:
+        preloaded = [each for each in (self.clock, self.power) if each is not None]
+        env = dict(preload.env_of([each.library for each in preloaded]))
+        for each in preloaded:
+            env |= each.env
+        return env
+
     def _make_gateway(self) -> GatewayProcess:
         return GatewayProcess(
             self._home / "gateway",
+            toml=_RETENTION,
             HYBRIDMED_DESTINATIONS=f"PACS={AE_TITLE}@{LOOPBACK}:{self.pacs_proxy.port}",
             HYBRIDMED_QUIET_S=str(QUIET_S),
             HYBRIDMED_LEASE_S=str(LEASE_S),
             HYBRIDMED_DELIVERY_TIMEOUT_S="5",
             HYBRIDMED_RESERVE_MIB=str(RESERVE_MIB),
             **({} if self.servers is None else self.servers.env),
-            **({} if self.clock is None else self.clock.env),
+            HYBRIDMED_SILENCE_LIMIT_S=str(SILENCE_LIMIT_S),
+            HYBRIDMED_JOB_LIMIT_S=str(JOB_LIMIT_S),
+            **self.device.env,
+            **self._preloaded_env(),
         )
 
     def _make_load(self) -> Load:

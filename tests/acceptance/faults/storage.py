@@ -8,11 +8,13 @@ import sqlite3
 import threading
 from functools import partial
 
-from tests.acceptance.faults.fault import Begin, End, Fault, over_at_once
+from tests.acceptance.faults.fault import POWER, Begin, End, Fault, over_at_once
+from tests.acceptance.faults.sign import Sign, is_at, is_short_of_disk, is_without_roles
 from tests.acceptance.faults.site import RESERVE_MIB, Site
 
 _MIB = 1 << 20
 _LOCK_WITHIN_S = 10.0
+_LOCK_LIMIT_S = 90.0
 
 
 def _shrink(least: int, most: int) -> Begin:
@@ -50,7 +52,7 @@ def _lock_database(site: Site, _dice: random.Random) -> End:
             with contextlib.suppress(sqlite3.OperationalError):
                 one.execute("BEGIN IMMEDIATE")
                 locked.set()
-                ending.wait(60)
+                ending.wait(_LOCK_LIMIT_S)
                 one.execute("ROLLBACK")
 
     thread = threading.Thread(target=hold, name="lock", daemon=True)
@@ -64,13 +66,38 @@ def _release(ending: threading.Event, thread: threading.Thread) -> None:
     thread.join(10)
 
 
+_UNDER_RESERVE = Sign(
+    "^disk: .*under the reserve", is_short_of_disk, "^data folder: .*(under the reserve|No space left)"
+)
+
+
+def _is_read_only(folder: str) -> Sign:
+    where = f"read-only.*: {folder}"
+    return Sign(f"^disk: {where}", is_at(0, "hybridmed_disk_writable"), f"^data folder: .*{where}")
+
+
 STORAGE = (
     Fault(
-        "disk under its reserve", "disk", _shrink(8 * _MIB, RESERVE_MIB * _MIB // 2), (3, 8), "disk", needs_mount=True
+        "disk under its reserve",
+        "disk",
+        _shrink(8 * _MIB, RESERVE_MIB * _MIB // 2),
+        (3, 8),
+        _UNDER_RESERVE,
+        needs_mount=True,
     ),
-    Fault("disk full", "disk", _shrink(0, _MIB // 4), (4, 9), "disk", needs_mount=True),
-    Fault("spool read-only", "disk", _make_read_only("incoming"), (3, 8), "disk", needs_mount=True),
-    Fault("results read-only", "disk", _make_read_only("results"), (3, 8), "disk", needs_mount=True),
-    Fault("database locked", "database", _lock_database, (2, 8), kinds=frozenset({"sqlite"})),
+    Fault("disk full", "disk", _shrink(0, _MIB // 4), (4, 9), _UNDER_RESERVE, needs_mount=True),
+    *(
+        Fault(name, "disk", _make_read_only(folder), (3, 8), _is_read_only(folder), needs_mount=True)
+        for name, folder in (("spool read-only", "incoming"), ("results read-only", "results"))
+    ),
+    Fault(
+        "database locked",
+        "database",
+        _lock_database,
+        (2, 8),
+        Sign("^role .*: not running", is_without_roles, "^role .*: not running"),
+        kinds=frozenset({"sqlite"}),
+        not_with=frozenset({POWER}),  # who holds the lock lives on, and would write the log back that the power took
+    ),
 )
 """Faults of disk and embedded database."""

@@ -14,6 +14,7 @@ import httpx
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, Row
 
+from gateway.errors import CannotUnderstandError
 from gateway.header import read_part10
 from tests.acceptance.faults.ledger import Arrival, Ledger, SentStudy
 
@@ -23,6 +24,7 @@ _OPEN = {
     "jobs that wait or run": "SELECT count(*) FROM job WHERE state IN ('queued', 'running')",
     "deliveries that wait": "SELECT count(*) FROM delivery WHERE state = 'waiting'",
     "unpublished messages": "SELECT count(*) FROM outbox WHERE published_at IS NULL",
+    "files of removed studies": "SELECT count(*) FROM removal WHERE removed_at IS NULL",
 }
 _PAGE = 200
 
@@ -34,6 +36,8 @@ class Verdict:
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
+    removed: int = 0
+    """Studies that retention removed so far, which are accounted for by their results at the PACS."""
 
     @property
     def is_good(self) -> bool:
@@ -41,18 +45,22 @@ class Verdict:
         return not (self.lost or self.doubled or self.stuck)
 
 
-class Judged(Protocol):
-    """What is held to its word: a whole gateway, on one host or on many."""
+class Keeper(Protocol):
+    """What keeps instances."""
 
     ledger: Ledger
     engine: Engine
     """Of its database."""
 
-    def tend(self) -> None:
-        """Do what a service manager does: start again what ended."""
-
     def stored(self, path: str) -> bytes | None:
         """Return a kept file by the path that its row names; None where there is none."""
+
+
+class Judged(Keeper, Protocol):
+    """What is held to its word: a whole gateway, on one host or on many."""
+
+    def tend(self) -> None:
+        """Do what a service manager does: start again what ended."""
 
     def under_way(self) -> Mapping[str, int]:
         """Return how much of what is not yet done, besides what the database says."""
@@ -66,11 +74,22 @@ def judge(site: Judged) -> Verdict:
     verdict = Verdict(stuck=[f"{count} {what}" for what, count in _settled(site).items() if count])
     with site.engine.connect() as connection:
         facts = _Facts(connection)
+    verdict.removed = len(facts.removed)
     studies = site.ledger.studies()
     _judge_instances(site, studies, facts, verdict)
     _judge_jobs(studies, facts, verdict)
     _judge_results(site, studies, facts, verdict)
+    _judge_removed(studies, site.ledger.arrivals(), facts, verdict)
     _judge_reports(site, facts, verdict)
+    return verdict
+
+
+def judge_instances(keeper: Keeper) -> Verdict:
+    """Compare what was received alone, where all of it has had the time to be indexed."""
+    verdict = Verdict()
+    with keeper.engine.connect() as connection:
+        facts = _Facts(connection)
+    _judge_instances(keeper, keeper.ledger.studies(), facts, verdict)
     return verdict
 
 
@@ -90,6 +109,9 @@ class _Facts:
         self.failed = connection.execute(sa.text("SELECT job_id, reason FROM delivery WHERE state = 'failed'")).all()
         cancelled = "SELECT job_id FROM delivery WHERE state = 'cancelled'"
         self.cancelled = set(connection.scalars(sa.text(cancelled)))
+        removed = "SELECT study_instance_uid FROM audit_event WHERE kind = 'study-deleted'"
+        self.removed = set(connection.scalars(sa.text(removed)))
+        """Studies that retention removed; one may have come again since."""
         self.quarantined = connection.execute(sa.text("SELECT path, reason FROM quarantine")).all()
 
     def done(self) -> Iterator[Row[Any]]:
@@ -117,8 +139,8 @@ def _under_way(site: Judged) -> dict[str, int]:
     return {**counts, **({} if any(counts.values()) else site.under_way())}
 
 
-def _judge_instances(site: Judged, studies: Sequence[SentStudy], facts: _Facts, verdict: Verdict) -> None:
-    """Every instance answered with success is indexed once and lies on disk as it was sent."""
+def _judge_instances(site: Keeper, studies: Sequence[SentStudy], facts: _Facts, verdict: Verdict) -> None:
+    """Every instance answered with success is indexed once and lies on disk as it was sent, unless it was removed."""
     for study in studies:
         for sop, digest in study.instances.items():
             rows = facts.instances[sop]
@@ -126,9 +148,9 @@ def _judge_instances(site: Judged, studies: Sequence[SentStudy], facts: _Facts, 
                 verdict.doubled.append(f"instance {sop}: {len(rows)} rows")
             if sop not in study.acknowledged:
                 continue
-            if not rows:
+            if not rows and study.uid not in facts.removed:
                 verdict.lost.append(f"instance {sop}: not in the index")
-            elif _data_set_digest(site.stored(rows[0].path)) != digest:
+            elif rows and _data_set_digest(site.stored(rows[0].path)) != digest:
                 verdict.lost.append(f"instance {sop}: not on disk as it was sent")
     verdict.lost += [f"quarantined: {row.path}: {row.reason}" for row in facts.quarantined]
 
@@ -141,7 +163,7 @@ def _judge_jobs(studies: Sequence[SentStudy], facts: _Facts, verdict: Verdict) -
         if states["dead"]:
             reasons = {job.reason for job in jobs if job.state == "dead"}
             verdict.lost.append(f"study {study.uid}: job given up: {'; '.join(map(str, reasons))}")
-        if study.is_whole and not states["done"]:
+        if study.is_whole and not states["done"] and study.uid not in facts.removed:
             verdict.lost.append(f"study {study.uid}: no result; its jobs are {dict(states)}")
         if len(jobs) > study.most_revisions:
             at_most = f"at most {study.most_revisions} expected"
@@ -168,11 +190,27 @@ def _judge_results(site: Judged, studies: Sequence[SentStudy], facts: _Facts, ve
             verdict.lost.append(f"result {sop} ({result.kind}): never came to the PACS")
         elif {arrival.digest for arrival in arrivals[sop]} != {_data_set_digest(content)}:
             verdict.doubled.append(f"result {sop} ({result.kind}): came to the PACS in several versions")
-    strangers = [sop for sop in arrivals if sop not in facts.results]
+    strangers = [
+        sop for sop, each in arrivals.items() if sop not in facts.results and each[0].study_uid not in facts.removed
+    ]
     verdict.doubled += [f"result {sop}: came to the PACS and was never committed" for sop in strangers]
     verdict.lost += [f"delivery of job {row.job_id}: failed: {row.reason}" for row in facts.failed]
     known = {study.uid for study in studies}
     verdict.doubled += [f"result for a study that nobody sent: {uid}" for uid in _studies_of(arrivals) - known]
+
+
+def _judge_removed(
+    studies: Sequence[SentStudy], arrivals: Mapping[str, Sequence[Arrival]], facts: _Facts, verdict: Verdict
+) -> None:
+    """Nothing unfinished was removed: of every removed study there came as many kinds of objects as of any other."""
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for each in arrivals.values():
+        kinds[each[0].study_uid].add(each[0].sop_class_uid)
+    kept = [kinds[study.uid] for study in studies if study.is_whole and study.uid not in facts.removed]
+    expected = set.intersection(*kept) if kept else set()
+    for uid in sorted(facts.removed):
+        if not kinds[uid] or not expected <= kinds[uid]:
+            verdict.lost.append(f"study {uid}: removed before all its results came to the PACS")
 
 
 def _judge_reports(site: Judged, facts: _Facts, verdict: Verdict) -> None:
@@ -204,7 +242,11 @@ def _studies_of(arrivals: Mapping[str, Sequence[Arrival]]) -> set[str]:
 
 
 def _data_set_digest(content: bytes | None) -> str:
-    """Return the SHA-256 of the data set of a Part 10 file; '' where there is no such file."""
+    """Return the SHA-256 of the data set of a Part 10 file; '' where there is no such file, or it is none."""
     if content is None:
         return ""
-    return hashlib.sha256(content[read_part10(io.BytesIO(content)).data_set_offset :]).hexdigest()
+    try:
+        offset = read_part10(io.BytesIO(content)).data_set_offset
+    except CannotUnderstandError:
+        return ""
+    return hashlib.sha256(content[offset:]).hexdigest()

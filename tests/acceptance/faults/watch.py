@@ -4,36 +4,28 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.acceptance.faults.site import RESERVE_MIB, Site
+from tests.acceptance.faults.sign import SILENT, Sample, Sign, matches
+from tests.acceptance.faults.site import ROLES, Site
 
 OVER_WITHIN_S = 60.0
 """After the end of a fault everything is ready again within this time, on a computer that does nothing else."""
 _LOOK_S = 15.0
 _POLL_S = 0.4
-_DOCTORS_NAMES = {
-    "disk": ("data folder",),
-    "database": ("database",),
-    "broker": ("broker",),
-    "role dispatch": ("role dispatch",),
-    # A peer that answers C-ECHO and no C-STORE is told by the role.
-    "deliveries": ("destination", "role deliver"),
-}
-"""Part of /readyz -> how the doctor's names for it begin."""
-Sample = tuple[str, dict[str, str], float]
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
     """Where a fault was seen; None where nobody looked."""
 
-    readyz: bool
-    metrics: bool
+    readyz: bool | None
+    metrics: bool | None
     doctor: bool | None
 
 
@@ -79,61 +71,46 @@ class Watch:
 
     def why_not(self) -> str:
         """Return what is not ready."""
-        said = self.ready()
-        if not said:
-            return "/readyz does not answer"
-        parts = {name: part for name, part in said["parts"].items() if part["state"] != "ready"}
-        roles = [role for role in ("receive", "dispatch", "work", "deliver", "web") if not self._site.pids(role)]
-        return "; ".join(
-            [*(f"{name}: {part['reason']}" for name, part in parts.items()), *(f"no process {role}" for role in roles)]
-        )
+        roles = [role for role in ROLES if not self._site.pids(role)]
+        return "; ".join([*self._not_ready(), *(f"no process {role}" for role in roles)])
 
-    def look_for(self, part: str, within_s: float, *, asks_doctor: bool) -> Sight:
-        """Look until a part shows that it is not ready, and the metrics too; then ask the doctor once."""
+    def samples(self) -> list[Sample]:
+        """Return what /metrics says; empty where nobody answers."""
+        try:
+            text = self._client.get("/metrics").raise_for_status().text
+        except httpx.HTTPError:
+            return []
+        families = text_string_to_metric_families(text)
+        return [(each.name, each.labels, each.value) for family in families for each in family.samples]
+
+    def look_for(self, sign: Sign, before: Sequence[Sample], within_s: float, *, asks_doctor: bool) -> Sight:
+        """Look until /readyz and /metrics show the sign; then ask the doctor once.
+
+        Parameters
+        ----------
+        before
+            What /metrics said before the fault.
+        """
         deadline = time.monotonic() + within_s
         in_readyz = in_metrics = False
         while not (in_readyz and in_metrics) and time.monotonic() < deadline:
-            shown = self.ready().get("parts", {}).get(part)
-            in_readyz = in_readyz or (shown is not None and shown["state"] != "ready")
-            in_metrics = in_metrics or self._is_in_metrics(part)
+            in_readyz = in_readyz or sign.ready is None or matches(sign.ready, self._not_ready())
+            in_metrics = in_metrics or sign.metric is None or sign.metric(before, self.samples())
             time.sleep(_POLL_S)
-        return Sight(in_readyz, in_metrics, self._doctor_says(part) if asks_doctor else None)
+        doctor = self._doctor_says(sign.doctor) if asks_doctor and sign.doctor is not None else None
+        return Sight(None if sign.ready is None else in_readyz, None if sign.metric is None else in_metrics, doctor)
 
-    def _doctor_says(self, part: str) -> bool:
+    def _not_ready(self) -> list[str]:
+        """Return what /readyz shows as not ready, a line for each part."""
+        said = self.ready()
+        if not said:
+            return [f"/readyz {SILENT}"]
+        return [f"{name}: {part['reason']}" for name, part in said["parts"].items() if part["state"] != "ready"]
+
+    def _doctor_says(self, pattern: str) -> bool:
         ended = self._site.gateway.cli("doctor", "--json")
         try:
             checks = json.loads(ended.stdout)
         except ValueError:
             return False
-        return any(check["part"].startswith(_DOCTORS_NAMES[part]) and check["verdict"] != "ok" for check in checks)
-
-    def _is_in_metrics(self, part: str) -> bool:
-        try:
-            text = self._client.get("/metrics").text
-        except httpx.HTTPError:
-            return False
-        samples = [
-            (sample.name, sample.labels, sample.value)
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-        ]
-        return any(_tells(sample, part) for sample in samples)
-
-
-def _tells(sample: Sample, part: str) -> bool:
-    """Say whether a sample is what an alert on this part would look at."""
-    name, labels, value = sample
-    if name == "hybridmed_role_up" and value == 0:
-        return True
-    match part:
-        case "database":
-            return name == "hybridmed_database_up" and value == 0
-        case "disk":
-            is_short = name == "hybridmed_disk_free_bytes" and value < RESERVE_MIB << 20
-            return is_short or (name == "hybridmed_disk_writable" and value == 0)
-        case "broker":
-            return name == "hybridmed_outbox_unpublished" and value > 0
-        case "deliveries":
-            return name == "hybridmed_deliveries" and labels.get("state") == "waiting" and value > 0
-        case _:
-            return False
+        return matches(pattern, [f"{each['part']}: {each['found']}" for each in checks if each["verdict"] != "ok"])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import random
+import select
 import socket
 import struct
 import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Self
 
 from tests.fuzz.corpus import Seed
 from tests.fuzz.mutation import store_request
@@ -27,6 +29,7 @@ _ASSOCIATE_AC, _ASSOCIATE_RJ = 2, 3
 LOCAL_LIMIT = b"\0\x02\x03\x02"
 """Reserved byte, result, source and diagnostic of a rejection for want of a place (PS3.8 table 9-21)."""
 _MOST_IN_ONE = 60
+_SILENT = 30
 _ABORTED_SHARE = 0.15
 
 
@@ -156,19 +159,57 @@ class Sender(threading.Thread):
 
 
 def knock(port: int, until: float, told: Told) -> None:
-    """Connect and say nothing, or rubbish, or too little, several times a second."""
+    """Connect and say nothing, or rubbish, or too little, several times a second, beside a crowd that stays."""
     chance = random.Random(0)
-    while time.monotonic() < until:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_S) as peer:
-            peer.sendall(chance.choice((b"", b"GET / HTTP/1.1\r\n\r\n", associate_rq(CT, EXPLICIT)[:20])))
-            time.sleep(chance.choice((0.0, 0.1)))
-        told.note("probe")
-        time.sleep(0.1)
+    with SilentCrowd(port, _SILENT) as those:
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError), _connect(port) as peer:
+                peer.sendall(chance.choice((b"", b"GET / HTTP/1.1\r\n\r\n", associate_rq(CT, EXPLICIT)[:20])))
+                time.sleep(chance.choice((0.0, 0.1)))
+            told.note("probe")
+            those.refill()
+            time.sleep(0.1)
+
+
+class SilentCrowd:
+    """Connections that stay and negotiate nothing: every other one has sent one byte.
+
+    Parameters
+    ----------
+    port
+        Of the receiver.
+    count
+        How many.
+    """
+
+    def __init__(self, port: int, count: int) -> None:
+        self._port = port
+        self._count = count
+        self._held: list[socket.socket] = []
+
+    def __enter__(self) -> Self:
+        self.refill()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for peer in self._held:
+            peer.close()
+
+    def refill(self) -> None:
+        """Replace those that the receiver has ended."""
+        ended, _, _ = select.select(self._held, [], [], 0)
+        for peer in ended:
+            peer.close()
+            self._held.remove(peer)
+        for number in range(self._count - len(self._held)):
+            with contextlib.suppress(OSError):
+                self._held.append(_connect(self._port))
+                self._held[-1].sendall(b"\x01" * (number % 2))
 
 
 def associate(port: int, calling_ae: str = "LOAD") -> socket.socket:
     """Open an association; RefusedError where it is rejected."""
-    peer = socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_S)
+    peer = _connect(port)
     peer.sendall(associate_rq(CT, EXPLICIT, calling_ae))
     kind, body = read_pdu(peer)
     if kind == _ASSOCIATE_AC:
@@ -177,6 +218,10 @@ def associate(port: int, calling_ae: str = "LOAD") -> socket.socket:
     if kind == _ASSOCIATE_RJ:
         raise RefusedError(body)
     raise ConnectionError(f"PDU {kind} to a request for an association")
+
+
+def _connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_S)
 
 
 def release(peer: socket.socket) -> None:

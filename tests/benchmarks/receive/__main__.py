@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.benchmarks.receive import cases, receivers
 from tests.benchmarks.receive.cases import Case
 from tests.benchmarks.receive.receivers import Receiver
-from tests.benchmarks.receive.report import Run, lines, table
+from tests.benchmarks.receive.report import Run, lines, table, verdicts
 from tests.benchmarks.receive.usage import Usage
 
 _ASSOCIATIONS = (1, 2, 4, 8)
@@ -59,6 +59,7 @@ def main() -> None:
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     print(machine)
     print(table(found, base))
+    print("\n".join(verdicts(found) if base == receivers.GATEWAY else ()))
     record = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine,

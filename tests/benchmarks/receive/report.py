@@ -7,6 +7,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tests.benchmarks.receive.receivers import DCMTK, GATEWAY, ORTHANC, PYNETDICOM
+
+_TARGETS = ((ORTHANC, 2.5, False), (DCMTK, 0.6, True), (PYNETDICOM, 5.0, False))
+"""Receiver, how many times as fast ours shall be, whether on average over the counts of associations."""
+_LARGE, _MOST_MIB = "200 MiB", 40
+
 
 @dataclass(frozen=True)
 class Run:
@@ -96,3 +102,26 @@ def table(found: Sequence[Line], base: str) -> str:
             f"{line.load:5.1f}"
         )
     return "\n".join(rows)
+
+
+def verdicts(found: Sequence[Line]) -> list[str]:
+    """Return a sentence for each target and case, with what was reached."""
+    said: list[str] = []
+    for case in dict.fromkeys(line.case for line in found):
+        of_case = [line for line in found if line.case == case]
+        for receiver, wanted, is_average in _TARGETS:
+            ratios = [line.ratio for line in of_case if line.receiver == receiver]
+            if ratios:
+                reached = statistics.mean(ratios) if is_average else min(ratios)
+                kind = "on average" if is_average else "at every count of associations"
+                said.append(
+                    f"{case}: at least {wanted} times {receiver} {kind}: {reached:.2f}, {_word(reached >= wanted)}"
+                )
+        if case == _LARGE:
+            grown = max((line.grown_mib for line in of_case if line.receiver == GATEWAY), default=0.0)
+            said.append(f"{case}: under {_MOST_MIB} MiB above idle: {grown:.1f}, {_word(grown < _MOST_MIB)}")
+    return said
+
+
+def _word(is_reached: bool) -> str:
+    return "reached" if is_reached else "not reached"
