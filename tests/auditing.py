@@ -24,4 +24,5 @@ def every_act() -> list[AuditEvent]:
         acts.log_used(WHO, "hybridmed audit"),
         *acts.on_studies(WHO, ["1.2.3"], codes.VERIFICATION, Kind.PROCEDURE_RECORD, "U"),
         acts.security_changed(WHO, "token viewer-1"),
+        acts.reidentified(WHO, "0123456789ABCDEF0123", "P1", ["1.2.3"]),
     ]

@@ -22,6 +22,7 @@ from pynetdicom import build_context
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 
+from gateway.admission import Admission
 from gateway.association import Limits, Listening, Receiver
 from gateway.calling import PromptEntity
 from gateway.dimse_service import DimseService, DirectService
@@ -57,13 +58,18 @@ class Running:
 
 @contextmanager
 def receiving(
-    store: Store, limits: Limits | None = None, services: ServicesOf = lambda _: (), **listening: object
+    store: Store,
+    limits: Limits | None = None,
+    services: ServicesOf = lambda _: (),
+    admission: Admission | None = None,
+    **listening: object,
 ) -> Iterator[Running]:
     """Run a receiver in a thread of this process, with the DIMSE services made for it; on leaving it has drained."""
     heartbeat = Heartbeat(store, "receive", Counters())
     listening = {"path": receive_path.get(), **listening}
     who = Listening("HYBRIDMED", "127.0.0.1", 0, **listening)  # type: ignore[arg-type] # as the caller gives them
-    receiver = Receiver(store, who, limits or Limits(reserve_bytes=0, drain_s=2), heartbeat, services(heartbeat))
+    limits = limits or Limits(reserve_bytes=0, drain_s=2)
+    receiver = Receiver(store, who, limits, heartbeat, services(heartbeat), admission)
     stop = threading.Event()
     thread = threading.Thread(target=receiver.run, args=(stop,))
     thread.start()
@@ -224,7 +230,8 @@ def kept_files(store: Store) -> list[Path]:
 
 def spooled_files(store: Store) -> list[Path]:
     """Return what lies in the spool, locks aside."""
-    return [path for path in (store.data_dir / "incoming").rglob("*") if path.is_file() and path.name != "lock"]
+    files = [path for path in (store.data_dir / "incoming").rglob("*") if path.is_file()]
+    return [path for path in files if path.name != "lock" and not path.name.startswith(".slots")]
 
 
 def until(claim: Callable[[], bool], what: str, timeout_s: float = HANGS_S) -> None:

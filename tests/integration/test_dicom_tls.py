@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,6 +27,7 @@ from gateway.config.dicom_tls import DicomTls
 from gateway.config.tls import Tls
 from gateway.delivery import Outgoing
 from gateway.delivery.dimse import DimseSender
+from gateway.doctor import echo
 from gateway.errors import ConfigurationError, DestinationAwayError
 from gateway.secure_channel import ClientChannel, SecureChannel
 from gateway.sending import dicom_files
@@ -144,6 +145,38 @@ def test_a_stalled_handshake_holds_up_no_one_and_ends(sqlite_store: Store, tmp_p
 
         assert all(not said or said[0] == 0x15 for said in closed)  # an alert at most
         until(lambda: here.counters.snapshot().get("hybridmed_tls_handshakes_failed_total") == 20, "all are counted")
+
+
+def test_a_crowd_of_stalled_handshakes_keeps_nobody_out(sqlite_store: Store, tmp_path: Path) -> None:
+    """300 from another address stay as long as they may; a peer is served meanwhile, and threads are bounded."""
+    with secured(sqlite_store, tmp_path, handshake_s=60) as here, ExitStack() as stack:
+        known = here.authority.issue("ct1.example")
+        before = threading.active_count()
+        for _ in range(300):
+            peer = socket.create_connection(("127.0.0.1", here.port), HANGS_S, ("127.0.0.2", 0))
+            stack.enter_context(peer).sendall(b"\x16\x03\x01")
+        crowd = threading.active_count() - before
+
+        assert dcmtk("echoscu", here, known) == 0
+        assert crowd < 100
+
+
+@pytest.mark.parametrize("client_certificate", ["required", "optional"])
+def test_a_title_with_a_certificate_comes_with_it_alone(
+    sqlite_store: Store, tmp_path: Path, client_certificate: str
+) -> None:
+    """The port without TLS takes other titles; the log and the trail say why this one is refused there."""
+    table = {"cn:ct1.example": ("CT1",)}
+    with secured(sqlite_store, tmp_path, certificates=table, client_certificate=client_certificate) as here:
+        known = here.authority.issue("ct1.example")
+        plain = DicomAddress("HYBRIDMED", "127.0.0.1", here.plain_port)
+
+        assert dcmtk("echoscu", here, known) == 0
+        assert echo(plain, "CT2")
+        assert not echo(plain, "CT1")
+        until(lambda: len(alerts(sqlite_store)) == 1, "the alert is in the trail")
+
+    assert "AE title comes without its certificate" in alerts(sqlite_store)[0]
 
 
 def test_a_new_certificate_is_shown_without_a_restart(sqlite_store: Store, tmp_path: Path) -> None:

@@ -28,12 +28,12 @@ PEERS = (
 )
 
 
-def asked(port: int, calling_ae: str) -> tuple[int | None, set[str]]:
+def asked(port: int, calling_ae: str, source: str = "127.0.0.1") -> tuple[int | None, set[str]]:
     """Return the diagnostic of the rejection, and the SOP classes that were accepted."""
     entity = AE(calling_ae)
     for uid in (Verification, CT, FIND):
         entity.add_requested_context(uid)
-    association = entity.associate("127.0.0.1", port, ae_title="HYBRIDMED")
+    association = entity.associate("127.0.0.1", port, ae_title="HYBRIDMED", bind_address=(source, 0))
     if not association.is_established:
         return association.acceptor.primitive.diagnostic, set()
     accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
@@ -43,7 +43,7 @@ def asked(port: int, calling_ae: str) -> tuple[int | None, set[str]]:
 
 @pytest.mark.parametrize("path", ["fast", "stock"])
 def test_peers_may_what_they_may(sqlite_store: Store, tmp_path: Path, path: str) -> None:
-    """Unknown title and wrong address are rejected; a right that lacks is not offered; one association at a time."""
+    """Unknown title, wrong address: rejected; a right that lacks is not offered; one association of an address."""
     counters = Counters()
     heartbeat = Heartbeat(sqlite_store, "receive", counters)
     service = FindService(sqlite_store, "HYBRIDMED", counters, 10)
@@ -63,6 +63,7 @@ def test_peers_may_what_they_may(sqlite_store: Store, tmp_path: Path, path: str)
             those = [sending(image()) for _ in range(30)]
             with associated(port, those) as association:
                 assert asked(port, "CT1") == (2, set())
+                assert asked(port, "CT1", "127.0.0.2") == (None, {Verification, CT})
                 began = time.monotonic()
                 statuses = [answer.status for each in those if (answer := send(association, each)) is not None]
                 took_s = time.monotonic() - began

@@ -7,6 +7,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from io import BytesIO
 
@@ -16,7 +17,11 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 
+from gateway.admission import Admission
 from gateway.association import Limits
+from gateway.config import DicomAddress
+from gateway.config.peers import Peer
+from gateway.doctor import echo
 from gateway.store import Store
 from tests.fuzz.peer import associate_rq
 from tests.receiving import (
@@ -39,6 +44,8 @@ from tests.receiving import (
 )
 
 HASTY = Limits(reserve_bytes=0, association_timeout_s=1.0, idle_timeout_s=2.0, drain_s=1)
+_THREADS_OF_AN_ADDRESS = 2 * 64 + 32
+"""Two for each connection that may wait, and those that are just ending."""
 
 
 @pytest.fixture(params=["fast", "stock"], autouse=True)
@@ -48,8 +55,8 @@ def path(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-def _connect(running: Running) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", running.port), timeout=60)
+def _connect(running: Running, source: str = "127.0.0.1") -> socket.socket:
+    return socket.create_connection(("127.0.0.1", running.port), timeout=60, source_address=(source, 0))
 
 
 def _threads_of(running: Running, before: int) -> None:
@@ -78,6 +85,49 @@ def test_bare_connections_leave_nothing(local_store: Store) -> None:
     assert counters["hybridmed_connections_bare_total"] == 250
     assert len(rows(local_store)) == 1
     assert spooled_files(local_store) == []
+
+
+@pytest.mark.parametrize("source", ["127.0.0.2", "127.0.0.1"], ids=["elsewhere", "the sender's address"])
+@pytest.mark.parametrize("said", [b"", b"\x01"], ids=["silent", "one byte"])
+def test_a_crowd_without_associations_keeps_nobody_out(local_store: Store, said: bytes, source: str) -> None:
+    """300 that stay, with places for four: C-ECHO and C-STORE go through, of one that was before it, too."""
+    limits = Limits(reserve_bytes=0, max_associations=4, drain_s=1, association_timeout_s=60)
+
+    with receiving(local_store, limits) as running, ExitStack() as stack:
+        those = [sending(image()) for _ in range(4)]
+        senders = [stack.enter_context(associated(running.port, those[:1]))]
+        before = threading.active_count()
+        for _ in range(300):
+            stack.enter_context(_connect(running, source)).sendall(said)
+        crowd = threading.active_count() - before
+        heard = echo(DicomAddress("HYBRIDMED", "127.0.0.1", running.port), "CT1")
+        senders += [stack.enter_context(associated(running.port, [one])) for one in those[1:]]
+        answers = [send(sender, one) for sender, one in zip(senders, those, strict=True)]
+        with associated(running.port, [those[0]]) as fifth:
+            refused = fifth.acceptor.primitive
+
+    assert crowd <= _THREADS_OF_AN_ADDRESS
+    assert heard
+    assert [answer is not None and answer.status for answer in answers] == [0] * 4
+    assert (refused.result, refused.result_source, refused.diagnostic) == (2, 3, 2)
+
+
+def test_an_address_of_no_peer_is_closed_before_it_has_a_thread(local_store: Store) -> None:
+    """Every peer has its addresses: who comes from another one is not waited for; the peer is served."""
+    admission = Admission([Peer(ae_title="CT1", addresses=("127.0.0.1",))])
+
+    with receiving(local_store, admission=admission) as running:
+        before = threading.active_count()
+        for _ in range(20):
+            with _connect(running, "127.0.0.2") as stranger, suppress(ConnectionResetError):
+                assert stranger.recv(1) == b""
+        after = threading.active_count()
+        answer = send_one(running.port, sending(image()))
+        counters = running.counters
+
+    assert answer is not None
+    assert after == before
+    assert counters['hybridmed_connections_refused_total{reason="address of no peer"}'] == 20
 
 
 @pytest.mark.parametrize(
@@ -151,9 +201,10 @@ def test_an_association_that_ends_in_the_middle_of_an_instance_leaves_nothing(lo
                 peer.shutdown(socket.SHUT_RDWR)
             until(lambda: spooled_files(local_store) == [], "the half-written file is gone")
         _threads_of(running, before)
-        counters = running.counters
+        until(
+            lambda: running.counters.get('hybridmed_associations_total{outcome="aborted"}') == 1, "its end is counted"
+        )
 
-    assert counters['hybridmed_associations_total{outcome="aborted"}'] == 1
     assert rows(local_store) == []
     assert kept_files(local_store) == []
 

@@ -1,5 +1,6 @@
 """Several receiving processes on one port, as one receiver."""
 
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,12 +19,16 @@ _PROCESSES, _LIMIT = 2, 6
 
 
 def test_processes_on_one_port_share_the_limit_and_drain_together(tmp_path: Path) -> None:
-    """Six associations over two processes and no seventh; each has its heartbeat; SIGTERM ends both in good order."""
+    """Six associations over two processes and no seventh; each has its heartbeat; SIGTERM ends both in good order.
+
+    Forty connections that say nothing take no place meanwhile.
+    """
     env = {"HYBRIDMED_RECEIVE_PROCESSES": str(_PROCESSES), "HYBRIDMED_MAX_ASSOCIATIONS": str(_LIMIT)}
     gateway = GatewayProcess(tmp_path, roles="receive", **env)
     assert gateway.cli("db", "upgrade").returncode == 0
     gateway.start()
     wait_until(lambda: gateway.running_count("receive") == _PROCESSES, HANGS_S, "two heartbeats")
+    silent = [socket.create_connection(("127.0.0.1", gateway.dicom_port)) for _ in range(40)]
     opened = [_associate(gateway.dicom_port) for _ in range(_LIMIT)]
     statuses = [send(one, sending(image())) for one in opened]
     refused = _associate(gateway.dicom_port)
@@ -32,6 +37,8 @@ def test_processes_on_one_port_share_the_limit_and_drain_together(tmp_path: Path
     for one in (*opened, again):
         one.release()
     exit_status = gateway.stop()
+    for peer in silent:
+        peer.close()
 
     store = open_store(f"sqlite:///{gateway.data_dir / 'hybridmed.db'}", gateway.data_dir)
     with store.read() as connection:

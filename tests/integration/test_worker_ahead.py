@@ -15,6 +15,7 @@ from gateway.store import Store, jobs
 from gateway.store.tables import study
 from gateway.worker import Ahead
 from gateway.worker.execution import Execution
+from inference.errors import BundleError
 from inference.findings import Outcome
 from inference.preread import Preread
 from tests.stores import add_instance
@@ -98,6 +99,25 @@ def claim(store: Store, study_uid: str) -> Claim:
 def execution(store: Store, model: Thresholding, ahead: Ahead | None) -> Execution:
     """Make the steps of a job, at one time of day."""
     return Execution(store, lambda _name: model, RENDERERS, (), lambda: LATER, ahead)
+
+
+def test_a_bundle_that_does_not_open_holds_up_no_other(sqlite_store: Store, real_data: RealData) -> None:
+    """Where a study is for two, the good one's part is prepared."""
+    model = Counting()
+    take_in(sqlite_store, real_data.cxr[0])
+    with sqlite_store.write() as connection:
+        connection.execute(sa.update(study).values(state="receiving"))
+
+    def find(name: str) -> Thresholding:
+        if name == "bad":
+            raise BundleError("bundle.toml: network.backbone: 'resnet19' is none of resnet10")
+        return model
+
+    ahead = Ahead(sqlite_store, lambda _study, _series: ["bad", "good"], find, Preread(ROOM), ROOM, lambda: LATER)
+    ahead.go()
+    ahead.work()
+
+    assert model.preparations == 1
 
 
 def test_results_are_the_same_with_and_without(store: Store, study_uid: str) -> None:

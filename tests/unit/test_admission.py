@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from gateway.admission import TOO_MANY, TOO_MANY_OF_TITLE, Admission, OwnTurns, Pace, Refusal, next_turn
 from gateway.config.dicom_tls import DicomTls
-from gateway.config.peers import Peer
+from gateway.config.peers import Peer, Right
 
 NET = ("10.1.0.0/16", "192.0.2.7", "2001:db8::/32")
 
@@ -37,15 +37,30 @@ def test_peers_come_from_where_they_are(calling_ae: str, address: str, expected:
     assert reason(admission.refusal(calling_ae, address, None)) == expected
 
 
+def test_the_addresses_of_peers_are_known_before_they_speak() -> None:
+    """Where each peer has its own; one that comes from anywhere, or no peer at all, opens them all."""
+    near, far = Peer(ae_title="CT1", addresses=NET), Peer(ae_title="CT2", addresses=("198.51.100.1",))
+
+    assert [Admission([near, far]).may_come(one) for one in ("10.1.0.1", "198.51.100.1", "203.0.113.9", "")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert Admission([near, Peer(ae_title="ANY")]).may_come("203.0.113.9")
+    assert Admission().may_come("203.0.113.9")
+
+
 def test_a_certificate_is_for_its_titles() -> None:
-    """By any of its names; without TLS, and without a table, nothing is asked."""
+    """By any of its names; a title in the table needs its own, on a port without TLS, too; others need none."""
     table = {"cn:ct1": ("CT1",), "sha256:" + "0" * 64: ("CT2",)}
     admission = Admission((), table)
 
     assert admission.refusal("CT1", "", {"cn:ct1", "dns:x"}) is None
     assert admission.refusal("CT2", "", {"sha256:" + "0" * 64}) is None
     assert reason(admission.refusal("CT2", "", {"cn:ct1"})) == "certificate is not for this AE title"
-    assert admission.refusal("CT2", "", None) is None
+    assert reason(admission.refusal("CT2", "", None)) == "AE title comes without its certificate"
+    assert admission.refusal("CT3", "", None) is None
     assert Admission().refusal("CT2", "", {"cn:x"}) is None
 
 
@@ -66,6 +81,20 @@ def test_rights_close_sop_classes() -> None:
 
     assert admission.forbidden("CT1") == {"2", "3"}
     assert admission.forbidden("OTHER") == frozenset()
+    assert admission.refused_rights("CT1", {"1", "2"}) == ["query"]
+    assert admission.refused_rights("CT1", {"1"}) == []
+
+
+def test_a_title_that_gets_no_patient_stores_at_most() -> None:
+    """Whatever its table says, and without one: what is answered to queries and retrievals names patients."""
+    classes: dict[Right, set[str]] = {"store": {"1"}, "query": {"2"}, "retrieve": {"3"}, "workitem": {"4"}}
+    named = Admission([Peer(ae_title="RESEARCH")], None, classes, without_patient={"RESEARCH"})
+    unnamed = Admission((), None, classes, without_patient={"RESEARCH"})
+
+    assert named.forbidden("RESEARCH") == unnamed.forbidden("RESEARCH") == {"2", "3", "4"}
+    assert unnamed.forbidden("OTHER") == frozenset()
+    assert "deidentify" in unnamed.advice("RESEARCH")
+    assert "[[peers]]" in unnamed.advice("OTHER")
 
 
 def test_a_pace_delays_and_loses_nothing() -> None:

@@ -192,6 +192,52 @@ def test_peers_to_call_are_the_dicom_destinations_and_the_move_destinations(monk
     }
 
 
+def test_a_research_destination_is_no_peer_for_what_names_patients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where move_destinations name its title; for results of storage commitment its address is known."""
+    monkeypatch.setenv("HYBRIDMED_MOVE_DESTINATIONS", "VIEWER@10.0.0.7:104, RESEARCH@10.0.0.9:105")
+    destinations = [
+        {"name": "PACS", "address": "ORTHANC@127.0.0.1:4242"},
+        {"name": "RESEARCH", "address": "RESEARCH@10.0.0.9:104", "deidentify": "basic"},
+        {"name": "RESEARCH_FHIR", "address": "fhir+https://research.example/r4", "deidentify": "basic"},
+    ]
+
+    settings = load_settings(destinations=destinations)
+
+    assert settings.research_aes == {"RESEARCH"}
+    assert set(settings.identified_peers) == {"ORTHANC", "VIEWER"}
+    assert set(settings.dicom_peers) == {"ORTHANC", "VIEWER", "RESEARCH"}
+
+
+@pytest.mark.parametrize(
+    ("address", "same"),
+    [
+        ("RESEARCH@10.0.0.9:104", "RESEARCH@10.0.0.9:104+tls"),
+        ("https://research.example/dicom-web", "https://research.example/dicom-web/"),
+    ],
+)
+def test_an_address_gets_results_with_the_patient_or_without(address: str, same: str) -> None:
+    """One of two names for it must not undo what the other promises; another title at the same port is another."""
+    marked = {"name": "RESEARCH", "address": address, "deidentify": "basic"}
+
+    with pytest.raises(ConfigurationError, match="RESEARCH and PLAIN are the same address"):
+        load_settings(destinations=[{"name": "PLAIN", "address": same}, marked])
+    assert load_settings(destinations=[{"name": "OTHER", "address": "OTHER@10.0.0.9:104"}, marked])
+
+
+def test_a_title_that_may_send_may_nothing_else_unless_a_peer_says_so() -> None:
+    """Of both lists the table decides; without either everybody may everything, as on a laptop."""
+    peers = ({"ae_title": "PACS", "may": ("store", "query", "retrieve")},)
+
+    settings = load_settings(allowed_aes=("CT1", "PACS"), peers=peers)
+
+    assert {peer.ae_title: peer.may for peer in settings.calling_peers} == {
+        "PACS": ("store", "query", "retrieve"),
+        "CT1": ("store", "commit"),
+    }
+    assert settings.calling_aes == ("PACS", "CT1")
+    assert load_settings().calling_peers == ()
+
+
 def test_a_move_destination_without_a_port_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says which value, and what was expected."""
     monkeypatch.setenv("HYBRIDMED_MOVE_DESTINATIONS", "VIEWER@10.0.0.7")

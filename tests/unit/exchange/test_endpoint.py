@@ -53,3 +53,11 @@ def test_this_machine_alone_where_it_is_allowed() -> None:
     assert LOOPBACK.refusal("http://localhost.example/x")
     assert LOOPBACK.refusal("http://169.254.169.254/latest")
     assert LOOPBACK.refusal("http://0.0.0.0/x")
+
+
+def test_a_destination_without_the_patient_is_never_told() -> None:
+    """What is told of a subscription names the patient; another path of the same host is another's."""
+    rule = AllowedEndpoints(("https://ehr.example",), with_loopback=False, without_patient=("https://ehr.example/r4",))
+
+    assert rule.refusal("https://ehr.example/r4/hook")
+    assert rule.refusal("https://ehr.example/hooks") is None

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from gateway.receive.slots import SharedTurns, Slots
 from tests.services.process import HANGS_S
 
@@ -13,31 +15,32 @@ import sys
 from pathlib import Path
 from gateway.receive.slots import Slots
 slots = Slots(Path(sys.argv[1]), 104, 3)
-print(sum(slots.take(number) for number in range(3)), flush=True)
+print(sum(slots.take(number, *sys.argv[2:]) for number in range(3)), flush=True)
 sys.stdin.read()
 """
 
 
-def test_the_limit_holds_over_processes_and_a_killed_one_gives_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", [[], ["10.0.0.1"]], ids=["everybody", "an address"])
+def test_the_limit_holds_over_processes_and_a_killed_one_gives_back(tmp_path: Path, address: list[str]) -> None:
     """One place is taken here, so another process gets two of three; once it is killed, all are free again."""
     slots = Slots(tmp_path, 104, 3)
-    assert slots.take("first")
-    assert slots.take("first"), "it has its place already"
+    assert slots.take("first", *address)
+    assert slots.take("first", *address), "it has its place already"
 
-    command = [sys.executable, "-c", _OTHER, str(tmp_path)]
+    command = [sys.executable, "-c", _OTHER, str(tmp_path), *address]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         taken = int(other.stdout.readline())
-        is_full = not slots.take("second")
+        is_full = not slots.take("second", *address)
         other.kill()
 
     assert taken == 2
     assert is_full
-    assert slots.take("second")
-    assert slots.take("third")
-    assert not slots.take("fourth")
+    assert slots.take("second", *address)
+    assert slots.take("third", *address)
+    assert not slots.take("fourth", *address)
     slots.give_back("first")
-    assert slots.take("fourth")
+    assert slots.take("fourth", *address)
     slots.close()
 
 
@@ -49,6 +52,19 @@ def test_an_ae_title_has_places_of_its_own(tmp_path: Path) -> None:
     assert not one.take("second")
     for slots in (everybody, one, other):
         slots.close()
+
+
+def test_an_address_has_places_of_its_own(tmp_path: Path) -> None:
+    """Who borrows a title at another address takes none of its owner's places."""
+    here = Slots(tmp_path, 104, 1, "CT1")
+
+    assert here.take("borrowed", "10.0.0.9")
+    assert here.take("own", "10.0.0.1")
+    assert here.take("no address")
+    assert not here.take("second of its own", "10.0.0.1")
+    here.give_back("own")
+    assert here.take("second of its own", "10.0.0.1")
+    here.close()
 
 
 def test_processes_share_the_turns_of_an_ae_title(tmp_path: Path) -> None:
