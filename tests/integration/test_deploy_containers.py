@@ -187,9 +187,10 @@ print("used")
 """,
     "gateway": """
 import fhir_facade, gateway
+OF_WORKER = ("gateway.wiring.models", "gateway.wiring.work")
 for root in (gateway, fhir_facade):
     for module in pkgutil.walk_packages(root.__path__, root.__name__ + "."):
-        if not module.name.endswith("__main__") and module.name != "gateway.wiring.work":
+        if not module.name.endswith("__main__") and module.name not in OF_WORKER:
             importlib.import_module(module.name)
 print("used")
 """,
