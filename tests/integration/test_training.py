@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,17 +44,24 @@ def test_the_loss_falls(trained: tuple[Path, list[Progress]]) -> None:
     assert last_of_epoch[3] < 0.9 * last_of_epoch[1]
 
 
-def test_an_interrupted_run_ends_with_the_same_weights(
+def _killed_in_the_second_epoch(bundle: Path, chests: Path, out: Path) -> None:
+    def kill(step: Progress) -> None:
+        if step.stage == "train" and step.epoch == 2 and step.done == step.total:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    train_tiny(bundle, chests, out, kill)
+
+
+def test_a_killed_run_ends_with_the_same_weights(
     trained: tuple[Path, list[Progress]], tiny_bundle: Path, chests: Path, tmp_path: Path
 ) -> None:
-    """A run killed in its second epoch and started again ends with the weights of a run that was left alone."""
-
-    def interrupt(step: Progress) -> None:
-        if step.stage == "train" and step.epoch == 2 and step.done == step.total:
-            raise Interrupted
-
-    with pytest.raises(Interrupted):
-        train_tiny(tiny_bundle, chests, tmp_path, interrupt)
+    """A run killed (SIGKILL) in its second epoch and started again ends with the weights of one that was left alone."""
+    process = multiprocessing.get_context("spawn").Process(
+        target=_killed_in_the_second_epoch, args=(tiny_bundle, chests, tmp_path)
+    )
+    process.start()
+    process.join(300)
+    assert process.exitcode == -signal.SIGKILL
     assert (tmp_path / CHECKPOINT).exists()
     resumed: list[Progress] = []
     train_tiny(tiny_bundle, chests, tmp_path, resumed.append)
