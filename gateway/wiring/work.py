@@ -70,4 +70,6 @@ def _ahead(settings: Settings, store: Store, find_model: FindModel, preread: Pre
     def route(study: StudyRow, series: Sequence[SeriesRow]) -> Sequence[str]:
         return router.route(study, series).bundles
 
-    return Ahead(store, route, find_model, preread, limit_bytes=(settings.ahead_mib << 20) // 2)
+    return Ahead(
+        store, route, find_model, preread, limit_bytes=(settings.ahead_mib << 20) // 2, hung_s=settings.job_limit_s
+    )

@@ -12,6 +12,7 @@ What is held is bounded in bytes, and let go of a while after its study was last
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -27,6 +28,7 @@ from pydicom.dataset import Dataset
 
 from gateway.errors import ServiceAwayError
 from gateway.place import place
+from gateway.services import HUNG
 from gateway.store import Store
 from gateway.store.commits import Commits
 from gateway.store.studies import (
@@ -121,6 +123,8 @@ class Ahead:
         Of the voxels that are prepared; the instances that `preread` keeps have a limit of their own.
     now
         The clock.
+    hung_s
+        After which an evaluation counts as hanging: the worker's process ends, as it does where a job hangs.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 # its parts
@@ -131,6 +135,7 @@ class Ahead:
         preread: Preread,
         limit_bytes: int,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        hung_s: float = 3600.0,
     ) -> None:
         self._store = store
         self._route = route
@@ -138,6 +143,7 @@ class Ahead:
         self._preread = preread
         self._limit_bytes = limit_bytes
         self._now = now
+        self._hung_s = hung_s
         self._studies: dict[str, _Study] = {}
         self._under_way: tuple[str, str] | None = None
         self.device = threading.Lock()
@@ -283,13 +289,22 @@ class Ahead:
         """Return what the model says; None where the device is wanted otherwise, or where it says nothing."""
         if self._is_interrupted() or not self.device.acquire(blocking=False):
             return None
+        watchdog = threading.Timer(self._hung_s, self._end_hung)
+        watchdog.daemon = True
+        watchdog.start()
         try:
             return tuple(inference())
         except Exception as error:  # the job will meet it
             log.debug("work.not_ahead", reason=type(error).__name__, place=place(error))
             return None
         finally:
+            watchdog.cancel()
             self.device.release()
+
+    def _end_hung(self) -> None:
+        """End this process: nothing else ends a call that does not return, and no job is held that could tell."""
+        log.error("work.ahead_hung", limit_s=self._hung_s)
+        os._exit(HUNG)
 
     def _spare(self, study_instance_uid: str) -> None:
         """Let go of instances that every bundle has in its own form by now."""

@@ -35,6 +35,7 @@ class Counting(Thresholding):
         self.preparations = self.evaluations = 0
         self.fault: Exception | None = None
         self.fault_on_device: Exception | None = None
+        self.on_device: Callable[[], object] = lambda: None
         self.preparing = threading.Event()
         self.may_end = threading.Event()
         self.may_end.set()
@@ -50,6 +51,7 @@ class Counting(Thresholding):
 
         def counted() -> Sequence[Outcome]:
             self.evaluations += 1
+            self.on_device()
             if self.fault_on_device is not None:
                 raise self.fault_on_device
             return infer()
@@ -66,7 +68,14 @@ def study_uid(store: Store, real_data: RealData) -> str:
     return uid
 
 
-def make(store: Store, model: Thresholding, *, preread: Preread | None = None, limit_bytes: int = ROOM) -> Ahead:
+def make(
+    store: Store,
+    model: Thresholding,
+    *,
+    preread: Preread | None = None,
+    limit_bytes: int = ROOM,
+    hung_s: float = 60.0,
+) -> Ahead:
     """Make what works ahead; every study goes to the one model, an hour after it came."""
     ahead = Ahead(
         store,
@@ -75,6 +84,7 @@ def make(store: Store, model: Thresholding, *, preread: Preread | None = None, l
         preread or Preread(ROOM),
         limit_bytes,
         now=lambda: LATER,
+        hung_s=hung_s,
     )
     ahead.go()
     return ahead
@@ -191,6 +201,28 @@ def test_a_fault_of_the_device_ahead_is_met_and_told_by_the_job(store: Store, st
         eventually(lambda: job_of(store, job_id).state is State.DEAD, "dead")
 
     assert (model.preparations, model.evaluations) == (1, 2)
+
+
+def test_what_hangs_ahead_ends_the_process(
+    store: Store, study_uid: str, real_data: RealData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No job is held whose watchdog would; what ends in time is left alone."""
+    ended: list[int] = []
+    gone = threading.Event()
+
+    def leave(code: int) -> None:
+        ended.append(code)
+        gone.set()
+
+    monkeypatch.setattr("gateway.worker.ahead.os._exit", leave)
+    model = Counting()
+    make(store, model, hung_s=60).work()
+    assert (model.evaluations, ended) == (1, [])
+
+    model.on_device = lambda: gone.wait(30)
+    make(store, model, hung_s=0.05).work()
+
+    assert (model.evaluations, ended) == (2, [70])
 
 
 def test_a_job_takes_what_was_prepared_once(store: Store, study_uid: str) -> None:
