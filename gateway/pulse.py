@@ -1,7 +1,8 @@
 """The sign of life of a role's process: to the supervisor by a pipe, or to systemd by its socket.
 
 A thread gives it, so that what is noticed is a process that is stopped, or in which nobody gets a turn any more. Work
-that does not return while the rest goes on is for those who know how long it may take (`gateway.lease`, time limits).
+that does not return while the rest goes on is for those who know how long it may take (`gateway.lease`, time limits,
+and `ended_when_hung` for what no job stands behind).
 """
 
 from __future__ import annotations
@@ -10,7 +11,13 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+import structlog
+
+from gateway.services import HUNG
+
+log = structlog.get_logger()
 
 PIPE = "HYBRIDMED_PULSE_FD"
 """Environment variable that names a child's end of its own pipe."""
@@ -51,6 +58,23 @@ def heard(descriptor: int) -> bool:
         return bool(os.read(descriptor, 1 << 16))
     except BlockingIOError:
         return False
+
+
+@contextlib.contextmanager
+def ended_when_hung(limit_s: float, what: str) -> Iterator[None]:
+    """End this process where a call does not return in time and no job is held whose watchdog would do so."""
+
+    def end() -> None:
+        log.error("process.hung", during=what, limit_s=limit_s)
+        os._exit(HUNG)
+
+    timer = threading.Timer(limit_s, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _write(descriptor: int) -> None:

@@ -12,6 +12,7 @@ import structlog
 
 from gateway.config import Settings
 from gateway.errors import ConfigurationError
+from gateway.pulse import ended_when_hung
 from gateway.services import Heartbeat
 from gateway.wiring import allowance, bundle_dirs, usable_bundles
 from inference.bundle import BUNDLE_FILE, Bundle, load_bundle
@@ -108,7 +109,8 @@ class Models:
             if refusal is not None and refusal.state == state:
                 raise BundleError(refusal.sentence)
             try:
-                self._opened[name] = _model(self._open(name, folder))
+                with ended_when_hung(self._settings.job_limit_s, "the opening of a bundle"):
+                    self._opened[name] = _model(self._open(name, folder))
             except BundleError as error:
                 self._refuse(name, state, error)
                 raise

@@ -12,7 +12,6 @@ What is held is bounded in bytes, and let go of a while after its study was last
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -28,7 +27,7 @@ from pydicom.dataset import Dataset
 
 from gateway.errors import ServiceAwayError
 from gateway.place import place
-from gateway.services import HUNG
+from gateway.pulse import ended_when_hung
 from gateway.store import Store
 from gateway.store.commits import Commits
 from gateway.store.studies import (
@@ -289,22 +288,14 @@ class Ahead:
         """Return what the model says; None where the device is wanted otherwise, or where it says nothing."""
         if self._is_interrupted() or not self.device.acquire(blocking=False):
             return None
-        watchdog = threading.Timer(self._hung_s, self._end_hung)
-        watchdog.daemon = True
-        watchdog.start()
         try:
-            return tuple(inference())
+            with ended_when_hung(self._hung_s, "an evaluation ahead of its job"):
+                return tuple(inference())
         except Exception as error:  # the job will meet it
             log.debug("work.not_ahead", reason=type(error).__name__, place=place(error))
             return None
         finally:
-            watchdog.cancel()
             self.device.release()
-
-    def _end_hung(self) -> None:
-        """End this process: nothing else ends a call that does not return, and no job is held that could tell."""
-        log.error("work.ahead_hung", limit_s=self._hung_s)
-        os._exit(HUNG)
 
     def _spare(self, study_instance_uid: str) -> None:
         """Let go of instances that every bundle has in its own form by now."""

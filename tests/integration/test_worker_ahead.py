@@ -214,7 +214,7 @@ def test_what_hangs_ahead_ends_the_process(
         ended.append(code)
         gone.set()
 
-    monkeypatch.setattr("gateway.worker.ahead.os._exit", leave)
+    monkeypatch.setattr("gateway.pulse.os._exit", leave)
     model = Counting()
     make(store, model, hung_s=60).work()
     assert (model.evaluations, ended) == (1, [])
