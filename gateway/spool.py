@@ -206,8 +206,8 @@ class Spool:
     def __init__(self, data_dir: Path, service_id: str, limits: DiskLimits) -> None:
         self.folder = data_dir / "incoming" / service_id
         self._place = _Place(limits, _Room(self.folder, limits.reserve_bytes))
-        self._opened: dict[Path, BinaryIO] = {}
-        """Files that were opened ahead."""
+        self._opened: dict[str, tuple[Path, BinaryIO]] = {}
+        """Association -> the file that was opened ahead for it."""
         self._lock_file: BinaryIO | None = None
         self._is_kept = False
 
@@ -233,18 +233,19 @@ class Spool:
         self._is_kept = True
 
     def open_ahead(self, association_id: str, number: int) -> None:
-        """Make the file of an association's `number`th instance while its sender is still to send it.
+        """Make the file of an association's next instance, its `number`th at the earliest, while that is still to come.
 
         What fails here fails again at `begin`, where there is somebody to tell.
         """
-        path = self._path(association_id, number)
-        with contextlib.suppress(OSError):
-            self._opened[path] = path.open("xb", buffering=0)
+        if association_id not in self._opened:  # else one was made for an instance that was refused before its file
+            path = self._path(association_id, number)
+            with contextlib.suppress(OSError):
+                self._opened[association_id] = path, path.open("xb", buffering=0)
 
-    def close_ahead(self, association_id: str, number: int) -> None:
-        """Remove a file that was opened ahead, if there is one: nothing more comes."""
-        path = self._path(association_id, number)
-        if (file := self._opened.pop(path, None)) is not None:
+    def close_ahead(self, association_id: str) -> None:
+        """Remove the file that was opened ahead, if there is one: nothing more comes."""
+        path, file = self._opened.pop(association_id, (None, None))
+        if path is not None and file is not None:
             file.close()
             _unlink(path, self._place.left)
 
@@ -254,10 +255,10 @@ class Spool:
         for _ in range(len(left)):
             with contextlib.suppress(IndexError):  # taken by another association
                 _unlink(left.popleft(), left)
-        path = self._path(origin.association_id, number)
         with _as_refusal():
             self._place.room.look()
-            file = self._opened.pop(path, None) or path.open("xb", buffering=0)
+            path, file = self._opened.pop(origin.association_id, (self._path(origin.association_id, number), None))
+            file = file or path.open("xb", buffering=0)
         return Upload(path, file, origin, self._place)
 
     def _path(self, association_id: str, number: int) -> Path:

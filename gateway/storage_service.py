@@ -168,7 +168,7 @@ class StorageService(DIMSEServiceProvider):
             self._ended = True
             if self._coming is not None:
                 self._coming.discard()
-            self._intake.spool.close_ahead(self.association_id, self._begun + 1)
+            self._intake.spool.close_ahead(self.association_id)
             while not self._complete.empty():
                 self._complete.get_nowait().discard()
             if self._stored:

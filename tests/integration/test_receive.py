@@ -201,6 +201,22 @@ def test_rubbish_is_not_understood(local_store: Store, data: bytes) -> None:
     assert len(rows(local_store)) == 1
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_what_is_refused_between_others_leaves_no_open_file(local_store: Store) -> None:
+    """A UID that is none is refused before the instance has its file; the file opened ahead is the next one's."""
+    goods = [sending(image()) for _ in range(4)]
+    bad = Sending(CT, "1.2.3.x", EXPLICIT, goods[0].data)
+
+    with receiving(local_store) as running, associated(running.port, goods) as open_association:
+        statuses = [getattr(send(open_association, one), "status", None) for good in goods for one in (good, bad)]
+        until(lambda: len(rows(local_store)) == len(goods), "indexed")
+        open_ahead = list((local_store.data_dir / "incoming").rglob("*.part"))
+
+    assert statuses == [0, 0xC000] * len(goods)
+    assert len(open_ahead) == 1
+    assert list((local_store.data_dir / "incoming").rglob("*.part")) == []
+
+
 @pytest.mark.parametrize(
     "limits",
     [Limits(reserve_bytes=1 << 60, drain_s=1), Limits(reserve_bytes=0, max_instance_bytes=1000, drain_s=1)],

@@ -106,8 +106,12 @@ def test_a_file_opened_ahead_is_taken_or_removed(tmp_path: Path) -> None:
         taken.write(encoded(image()))
         spooled = taken.commit()
         spool.open_ahead("a1", 2)
-        spool.close_ahead("a1", 2)
-        spool.close_ahead("a1", 3)
+        spool.open_ahead("a1", 3)  # the second was refused before it took its file
+        third = spool.begin(_origin(), 3)
+        third.discard()
+        spool.open_ahead("a1", 4)
+        spool.close_ahead("a1")
+        spool.close_ahead("a1")
         names = [path.name for path in spool.folder.glob("a1*")]
 
     assert spooled.path.stat().st_ino == inode
