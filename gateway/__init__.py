@@ -44,7 +44,7 @@ retention/          studies that have had their time are removed
 privacy/            objects without the patient, for research destinations; back from a pseudonym
 scope.py            SMART scopes (pure)
 health.py           whether the roles of this host live
-care/               backup and restore, evidence of a study, support without patient data
+care/               backup, restore, reindex, evidence of a study, support without patient data
 tracing.py          one trace from association to delivery
 demo.py             sample studies in, results out
 cli/                the command line
